@@ -13,3 +13,6 @@ require (
 	go.yaml.in/yaml/v3 v3.0.6 // indirect
 	golang.org/x/sys v0.50.0 // indirect
 )
+
+// Test engines are unpacked there; they are no packages of this module.
+ignore ./build

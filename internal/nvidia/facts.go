@@ -14,6 +14,14 @@ type Facts struct {
 	// nvidia-uvm-tools, nvidia-modeset, as far as they exist.
 	Control []Node `json:"control"`
 	Files   []File `json:"files"`
+	// Special are nodes that only special requests bring: IMEX channels,
+	// GPUDirect Storage, RDMA, gdrcopy, NVSwitch.
+	Special []Node `json:"special,omitempty"`
+	// MIGControl are the capability nodes "config" and "monitor".
+	MIGControl map[string]Node `json:"mig_control,omitempty"`
+	// Params is /proc/driver/nvidia/params with ModifyDeviceFiles 0: a driver
+	// library that reads it makes no nodes of its own. "" without a driver.
+	Params string `json:"-"`
 	// Missing is what was looked for in vain, and why that matters.
 	Missing []Missing `json:"missing,omitempty"`
 }

@@ -20,9 +20,13 @@ type Mount struct{ Source, Target string }
 
 // Policy is what the administrator allows; the keys of config.toml.
 type Policy struct {
-	// AcceptEnv is accept-visible-devices-env: "auto", "always",
-	// "privileged" or "never"; "" is "auto".
+	// AcceptEnv is accept-visible-devices-env: "always", "privileged" (only
+	// with CAP_SYS_ADMIN), "never", or "auto": as "privileged" for a container
+	// of a Kubernetes pod, as "always" elsewhere. "" is "auto".
 	AcceptEnv string
+	// RefuseEnv makes a request that AcceptEnv does not allow an error; else
+	// it is ignored with a note.
+	RefuseEnv bool
 	// AcceptMounts is accept-nvidia-visible-devices-as-volume-mounts.
 	AcceptMounts bool
 	// SwarmResources are names of variables that take the place of
@@ -42,11 +46,13 @@ type Policy struct {
 type Request struct {
 	// Asked is false if the container must be left untouched.
 	Asked bool `json:"asked"`
-	// All GPUs and MIG devices; None: driver files without a GPU.
+	// All GPUs and MIG devices; None: driver files without a GPU. One of
+	// All, None and Devices is set if Asked.
 	All  bool `json:"all,omitempty"`
 	None bool `json:"none,omitempty"`
 	// Devices as written, without repeats: index, UUID or its beginning, PCI
-	// bus id, G:M, MIG-…; the vendor and class of CDI names taken off.
+	// bus id, G:M, MIG-…; the vendor and class of CDI names taken off, gpuN
+	// and migG:M turned into N and G:M. Whether they exist is not known here.
 	Devices []string `json:"devices,omitempty"`
 	// Source says where the request stood, for messages:
 	// "NVIDIA_VISIBLE_DEVICES=all in the container's environment".

@@ -220,7 +220,8 @@ func (h *Handle) WriteFile(p string, data []byte, mode fs.FileMode) error {
 	return WriteFileAt(parent, base, data, mode)
 }
 
-// WriteFileAt is WriteFile in an open folder.
+// WriteFileAt is WriteFile in an open folder. A file that was there hands on
+// its owner.
 func WriteFileAt(dir *os.File, base string, data []byte, mode fs.FileMode) (err error) {
 	var random [6]byte
 	if _, err := rand.Read(random[:]); err != nil {
@@ -239,6 +240,11 @@ func WriteFileAt(dir *os.File, base string, data []byte, mode fs.FileMode) (err 
 		}
 	}()
 	_, err = f.Write(data)
+	var old unix.Stat_t
+	if err == nil && unix.Fstatat(int(dir.Fd()), base, &old, unix.AT_SYMLINK_NOFOLLOW) == nil && (old.Uid != 0 || old.Gid != 0) {
+		// A container in a user namespace owns its files by another number.
+		err = unix.Fchown(fd, int(old.Uid), int(old.Gid))
+	}
 	if err == nil {
 		err = unix.Fchmod(fd, uint32(mode.Perm())) // whatever the umask
 	}

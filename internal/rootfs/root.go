@@ -121,7 +121,7 @@ func (r Root) Resolve(p string) (string, error) {
 }
 
 func (r Root) resolve(p string, followLast bool) (string, error) {
-	rest := strings.Split(path.Clean("/" + p), "/")[1:]
+	rest := strings.Split(path.Clean("/"+p), "/")[1:]
 	done := ""
 	links := 0
 	for len(rest) > 0 {
@@ -191,9 +191,14 @@ func (r Root) Open(p string) (*os.File, error) {
 	return os.Open(real)
 }
 
-// ReadDir lists the names in a folder, in no order. Recorded nodes are among
-// them.
-func (r Root) ReadDir(p string) ([]string, error) {
+// Entry is a name in a folder.
+type Entry struct {
+	Name string
+	Link bool // a symbolic link
+}
+
+// ReadDir lists a folder, in no order. Recorded nodes are among the entries.
+func (r Root) ReadDir(p string) ([]Entry, error) {
 	real, err := r.real(p, true)
 	if err != nil {
 		return nil, err
@@ -203,13 +208,17 @@ func (r Root) ReadDir(p string) ([]string, error) {
 		return nil, err
 	}
 	defer f.Close()
-	names, err := f.Readdirnames(-1)
+	list, err := f.ReadDir(-1)
+	entries := make([]Entry, 0, len(list))
+	for _, e := range list {
+		entries = append(entries, Entry{e.Name(), e.Type()&fs.ModeSymlink != 0})
+	}
 	for n := range r.nodes {
 		if path.Dir(n) == path.Clean(p) {
-			names = append(names, path.Base(n))
+			entries = append(entries, Entry{Name: path.Base(n)})
 		}
 	}
-	return names, err
+	return entries, err
 }
 
 // Stat tells what p is, links followed. A recorded node has ModeDevice.

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+# Each target has its help after ##; `make help` lists them.
+
+PREFIX  ?= /usr
+DESTDIR ?=
+FUZZTIME ?= 30s
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
+GOBUILD = CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
+
+# The names that scripts, daemon.json files and docker know.
+RUNTIME_NAMES = nvidia-container-runtime nvidia-container-runtime-hook nvidia-container-toolkit nvidia-cdi-hook
+DAVIT_NAMES   = nvidia-ctk nvidia-container-cli
+
+.PHONY: all build test e2e demo lint fuzz install clean help
+
+all: build
+
+build: ## static programs in bin/
+	$(GOBUILD) -o bin/ ./cmd/...
+
+test: ## all tests, real engines included; the last line counts them
+	@set -o pipefail; go build -o bin/.summary ./test/summary && \
+	{ go test -json -count=1 -timeout 40m ./... | bin/.summary; } ; s=$$?; test/e2e/engines/down.sh --all; exit $$s
+
+e2e: ## the tests with real engines alone
+	@set -o pipefail; go build -o bin/.summary ./test/summary && \
+	{ go test -json -count=1 -timeout 40m ./test/e2e | bin/.summary; } ; s=$$?; test/e2e/engines/down.sh --all; exit $$s
+
+demo: ## a GPU in containers, shown with a real engine; simulated where there is no GPU
+	@test/e2e/demo.sh
+
+lint: ## gofmt, go vet, staticcheck, shellcheck (if installed)
+	@test -z "$$(gofmt -l *.go cmd internal test | tee /dev/stderr)" || { echo "run gofmt -w on these"; exit 1; }
+	go vet ./...
+	go run $(STATICCHECK) ./...
+	@if command -v shellcheck >/dev/null; then shellcheck -S warning -x -P SCRIPTDIR .ci/run $$(find test -name '*.sh' -not -path '*/build/*'); fi
+
+fuzz: ## each fuzz target for FUZZTIME (30s)
+	@set -e; for d in $$(grep -rl --include='*_test.go' '^func Fuzz' internal cmd | xargs -n1 dirname | sort -u); do \
+		for f in $$(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' $$d/*_test.go); do \
+			echo "== $$d $$f"; go test "./$$d" -run '^$$' -fuzz "^$$f\$$" -fuzztime $(FUZZTIME); done; done
+
+install: build ## programs and their other names below DESTDIR and PREFIX (/usr)
+	install -d "$(DESTDIR)$(PREFIX)/bin"
+	install -m 0755 bin/davit bin/davit-runtime "$(DESTDIR)$(PREFIX)/bin/"
+	for n in $(RUNTIME_NAMES); do ln -sfn davit-runtime "$(DESTDIR)$(PREFIX)/bin/$$n"; done
+	for n in $(DAVIT_NAMES); do ln -sfn davit "$(DESTDIR)$(PREFIX)/bin/$$n"; done
+
+clean: ## remove all that was built, test engines too
+	test/e2e/engines/down.sh --all
+	rm -rf --one-file-system bin build
+
+help: ## this list
+	@sed -n 's/^\([a-z0-9-]*\):[^#]*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | expand -t 12
+
+SHELL = /bin/bash

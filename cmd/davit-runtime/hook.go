@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"davit/internal/config"
+	"davit/internal/jsonedit"
+	"davit/internal/live"
+	"davit/internal/loader"
+	"davit/internal/oci"
+	"davit/internal/plan"
+	"davit/internal/request"
+	"davit/internal/rootfs"
+	"davit/internal/shim"
+)
+
+// maxState bounds the OCI state on standard input; real ones have < 1 KiB.
+const maxState = 1 << 20
+
+// hookMain is docker's prestart hook. Its arguments are those of NVIDIA's
+// nvidia-container-runtime-hook: flags, then prestart, poststart or poststop.
+func hookMain(args []string) int {
+	verb, configFile := "", ""
+	for i := 0; i < len(args); i++ {
+		name, val, hasVal := strings.Cut(strings.TrimLeft(args[i], "-"), "=")
+		if !strings.HasPrefix(args[i], "-") {
+			verb = args[i]
+			break
+		}
+		switch name {
+		case "version":
+			fmt.Println("nvidia-container-runtime-hook (davit) " + version)
+			return 0
+		case "config":
+			if !hasVal && i+1 < len(args) {
+				i++
+				val = args[i]
+			}
+			configFile = val
+		case "debug": // NVIDIA's hook accepts it; davit's debug file is set in config.toml
+		case "help", "h":
+			fmt.Println("usage: nvidia-container-runtime-hook [-config FILE] prestart < OCI-STATE")
+			return 0
+		default:
+			fmt.Fprintf(os.Stderr, "davit: unknown flag %q; known: -config FILE, -debug, -version\n", args[i])
+			return 2
+		}
+	}
+	switch verb {
+	case "poststart", "poststop":
+		return 0
+	case "prestart":
+	default:
+		fmt.Fprintf(os.Stderr, "davit: unknown command %q; known: prestart, poststart, poststop\n", verb)
+		return 2
+	}
+	c, err := hookConfig(configFile)
+	if err == nil {
+		err = prestart(c, os.Stdin)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "davit: "+err.Error())
+		return 1
+	}
+	return 0
+}
+
+func hookConfig(file string) (config.Config, error) {
+	if file == "" {
+		return loadConfig()
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return config.Config{}, err
+	}
+	c, err := config.Parse(text)
+	if err != nil {
+		return c, fmt.Errorf("%s: %w", file, err)
+	}
+	return c, nil
+}
+
+// state is what the hook needs of the OCI state (runtime-spec, runtime.md).
+type state struct {
+	pid    int
+	bundle string
+}
+
+func readState(r io.Reader) (state, error) {
+	var s state
+	data, err := io.ReadAll(io.LimitReader(r, maxState))
+	if err != nil {
+		return s, fmt.Errorf("read the container's state from standard input: %w", err)
+	}
+	doc, err := jsonedit.Parse(data)
+	if err != nil {
+		return s, fmt.Errorf("the container's state on standard input: %w", err)
+	}
+	if v, ok := doc.Get("pid"); ok {
+		n, err := v.Int()
+		if err != nil {
+			return s, fmt.Errorf("pid in the container's state: %w", err)
+		}
+		s.pid = int(n)
+	}
+	for _, key := range []string{"bundle", "bundlePath"} { // the second is of runtimes before 1.0
+		if v, ok := doc.Get(key); ok && s.bundle == "" {
+			if s.bundle, err = v.String(); err != nil {
+				return s, fmt.Errorf("%s in the container's state: %w", key, err)
+			}
+		}
+	}
+	if s.pid <= 0 || s.bundle == "" {
+		return s, errors.New("the container's state has no pid and bundle: is this run as a prestart hook?")
+	}
+	return s, nil
+}
+
+// prestart gives a created container what it asks for.
+func prestart(c config.Config, stdin io.Reader) error {
+	st, err := readState(stdin)
+	if err != nil {
+		return err
+	}
+	file := st.bundle + "/" + oci.ConfigFile
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return err
+	}
+	spec, err := oci.Parse(data)
+	if err != nil {
+		return fmt.Errorf("%s: %w", file, err)
+	}
+	pol := c.Policy()
+	if _, podman := spec.Container.Annotations["io.container.manager"]; !podman {
+		// docker adds this hook for --gpus alone, and then the last value of
+		// the variable is its own word. Podman's hooks folder adds it to every
+		// container, so there the policy on variables of images holds.
+		pol.AcceptEnv, pol.RefuseEnv = "always", false
+	}
+	req, err := request.Read(spec.Container, pol)
+	if err != nil {
+		return err
+	}
+	if !req.Asked {
+		return nil
+	}
+	p, err := applyLive(c, st, spec, req)
+	trace(c.HookDebug, "hook prestart "+st.bundle, p, err)
+	return err
+}
+
+func applyLive(c config.Config, st state, spec *oci.Spec, req request.Request) (*plan.Plan, error) {
+	facts, err := readFacts(c)
+	if err != nil {
+		return nil, err
+	}
+	rootPath := spec.RootPath(st.bundle)
+	// The container's own mount namespace, seen through its process.
+	root, err := rootfs.OpenHandle(fmt.Sprintf("/proc/%d/root%s", st.pid, rootPath))
+	if err != nil {
+		return nil, fmt.Errorf("open the container's root: %w", err)
+	}
+	defer root.Close()
+	o := planOptions()
+	o.Privileged = spec.Container.Privileged
+	p, err := plan.Make(facts, req, loader.Inspect(root, facts.Arch), o)
+	if err != nil || p.Untouched {
+		return p, err
+	}
+	edits := p.Edits
+	if !c.AdditionalGIDs {
+		edits.GIDs = nil
+	}
+	notes, err := live.Apply(live.Target{Pid: st.pid, RootPath: rootPath}, edits, live.Options{
+		StateDir:  c.StateDir,
+		NoCgroups: c.NoCgroups,
+		Drop:      shim.Leftover(root, edits.Cache),
+	})
+	p.Notes = append(p.Notes, notes...)
+	return p, err
+}

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Command davit-runtime is what engines run at every container start. By the
+// name it is called it is the runtime shim (nvidia-container-runtime), docker's
+// prestart hook (nvidia-container-runtime-hook), or, mounted into images that
+// cannot run the real one, a note in the place of nvidia-smi.
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"davit/internal/config"
+	"davit/internal/jsonedit"
+	"davit/internal/nvidia"
+	"davit/internal/plan"
+	"davit/internal/rootfs"
+)
+
+// version is set by the linker.
+var version = "dev"
+
+func main() {
+	args := os.Args[1:]
+	switch filepath.Base(os.Args[0]) {
+	case "nvidia-container-runtime-hook", "nvidia-container-toolkit":
+		os.Exit(hookMain(args))
+	case "nvidia-smi":
+		os.Exit(smiNote())
+	case "davit-runtime":
+		if len(args) > 0 {
+			switch args[0] {
+			case "--version", "-version", "version":
+				fmt.Println("davit-runtime " + version)
+				return
+			case "hook":
+				os.Exit(hookMain(args[1:]))
+			}
+		}
+	}
+	os.Exit(shimMain(args))
+}
+
+// loadConfig reads config.toml. A file that is there and cannot be understood
+// is an error: guessing what an administrator allowed would be worse.
+func loadConfig() (config.Config, error) {
+	for _, p := range config.Paths(os.Getenv) {
+		text, err := os.ReadFile(p)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		} else if err != nil {
+			return config.Config{}, err
+		}
+		c, err := config.Parse(text)
+		if err != nil {
+			return c, fmt.Errorf("%s: %w", p, err)
+		}
+		return c, nil
+	}
+	return config.Default(), nil
+}
+
+// readFacts reads the host that the configuration names.
+func readFacts(c config.Config) (*nvidia.Facts, error) {
+	dir := "/"
+	if c.HostRoot != "" {
+		dir = c.HostRoot
+	}
+	host, err := rootfs.Open(dir)
+	if err != nil {
+		return nil, fmt.Errorf("host-root: %w", err)
+	}
+	return nvidia.Read(host, nvidia.Options{DriverRoot: c.DriverRoot})
+}
+
+func planOptions() plan.Options {
+	self, err := os.Executable()
+	if err != nil {
+		return plan.Options{}
+	}
+	return plan.Options{NoteProgram: self}
+}
+
+// trace appends what was decided to the debug file, if one is configured.
+func trace(file, what string, p *plan.Plan, err error) {
+	if file == "" || file == os.DevNull {
+		return
+	}
+	f, oerr := os.OpenFile(file, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o640)
+	if oerr != nil {
+		return // a debug file that cannot be written must not stop a container
+	}
+	defer f.Close()
+	text := time.Now().UTC().Format(time.RFC3339) + " " + what + "\n"
+	if err != nil {
+		text += "  error: " + err.Error() + "\n"
+	}
+	if p != nil {
+		for _, n := range p.Notes {
+			text += "  note: " + n + "\n"
+		}
+		for _, d := range p.Edits.Devices {
+			text += fmt.Sprintf("  device %s %d:%d: %s\n", d.Path, d.Major, d.Minor, d.Why)
+		}
+		for _, m := range p.Edits.Mounts {
+			text += "  mount " + m.Source + " at " + m.Target + ": " + m.Why + "\n"
+		}
+		for _, l := range p.Left {
+			text += "  left out " + l.What + ": " + l.Why + "\n"
+		}
+	}
+	_, _ = f.WriteString(text)
+}
+
+// smiNote runs inside a container in the place of nvidia-smi.
+func smiNote() int {
+	fmt.Fprintln(os.Stderr, "nvidia-smi: the GPU is here, but this image cannot run NVIDIA's programs: they need glibc, and the image has none (musl, or static programs alone).")
+	fmt.Fprintln(os.Stderr, "Take an image based on Debian, Ubuntu, Fedora or another with glibc. The device nodes and the driver's files were given to this container.")
+	return 127
+}
+
+// logLine is a line of a runtime's log as engines read it: text, or JSON.
+func logLine(format, msg string) []byte {
+	now := time.Now().UTC().Format(time.RFC3339)
+	if format == "json" {
+		line := append([]byte(`{"level":"error","msg":`), jsonedit.Quote(msg)...)
+		line = append(line, `,"time":`...)
+		line = append(line, jsonedit.Quote(now)...)
+		return append(line, "}\n"...)
+	}
+	return []byte("time=" + now + " level=error msg=" + string(jsonedit.Quote(msg)) + "\n")
+}
