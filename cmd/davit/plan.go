@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"text/tabwriter"
 
 	"github.com/spf13/cobra"
@@ -51,7 +53,7 @@ func newPlan() *cobra.Command {
 			if asJSON {
 				err = printJSON(c.OutOrStdout(), out)
 			} else {
-				planText(c.OutOrStdout(), out)
+				planText(c.OutOrStdout(), out, hostDir(root))
 			}
 			for _, f := range out.Findings {
 				if f.Severity == finding.Error {
@@ -114,6 +116,10 @@ func makePlan(root, file, accept string) (*planOutput, error) {
 func imageLayout(spec *oci.Spec, bundle, arch string) (loader.Layout, string) {
 	dir := spec.RootPath(bundle)
 	h, err := rootfs.OpenHandle(dir)
+	if err == nil && spec.Root == "" {
+		h.Close() // config.json names no root: the bundle itself is none
+		err = fs.ErrNotExist
+	}
 	if err != nil {
 		triple := map[string]string{"amd64": "x86_64-linux-gnu", "arm64": "aarch64-linux-gnu"}[arch]
 		return loader.Layout{Libc: loader.Glibc, Dir: "/usr/lib/" + triple, Cache: true},
@@ -138,7 +144,8 @@ func refusal(err error) finding.Finding {
 	return f
 }
 
-func planText(w io.Writer, out *planOutput) {
+// planText prints a plan for people; root is taken off the host's paths.
+func planText(w io.Writer, out *planOutput, root string) {
 	for _, f := range out.Findings {
 		fmt.Fprintf(w, "✗ the container would not start: %s\n", f.Summary)
 	}
@@ -150,41 +157,58 @@ func planText(w io.Writer, out *planOutput) {
 		fmt.Fprintln(w, "untouched: the container asks for no GPU, or must not have one")
 	} else {
 		fmt.Fprintln(w, "asked by  "+out.Request.Source)
-		fmt.Fprintf(w, "needs     %s (%s)\n", joined(out.Request.Capabilities), out.Request.CapSource)
+		fmt.Fprintln(w, "needs     "+out.Request.CapSource)
 		fmt.Fprintf(w, "image     %s, libraries go to %s\n", out.Image.Libc, out.Image.Dir)
 		for _, g := range p.GPUs {
 			fmt.Fprintf(w, "GPU %-5d %s  %s  %s\n", g.Index, g.Name, g.UUID, g.BusID)
 		}
 	}
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-	for _, d := range p.Edits.Devices {
-		fmt.Fprintf(t, "node\t%s\t%d:%d\t%s\n", d.Path, d.Major, d.Minor, d.Why)
-	}
-	for _, m := range p.Edits.Mounts {
-		fmt.Fprintf(t, "mount\t%s\t%s\t%s\n", m.Target, m.Source, m.Why)
-	}
-	for _, m := range p.Edits.Masks {
-		fmt.Fprintf(t, "hide\t%s\t\t%s\n", m.Path, m.Why)
-	}
-	for _, e := range p.Edits.Cache {
-		fmt.Fprintf(t, "cache\t%s\t%s\t/etc/ld.so.cache, merged\n", e.Name, e.Path)
-	}
-	for _, l := range p.Left {
-		fmt.Fprintf(t, "not\t%s\t\t%s\n", l.What, l.Why)
-	}
-	t.Flush()
+	section(w, len(p.Edits.Devices), "nodes", func(t io.Writer) {
+		for _, d := range p.Edits.Devices {
+			fmt.Fprintf(t, "  %s\t%d:%d\t%s\n", d.Path, d.Major, d.Minor, d.Why)
+		}
+	})
+	section(w, len(p.Edits.Mounts), "mounts", func(t io.Writer) {
+		for _, m := range p.Edits.Mounts {
+			fmt.Fprintf(t, "  %s\t%s\t%s\n", m.Target, strings.TrimPrefix(m.Source, root), m.Why)
+		}
+	})
+	section(w, len(p.Edits.Masks), "hidden", func(t io.Writer) {
+		for _, m := range p.Edits.Masks {
+			fmt.Fprintf(t, "  %s\t%s\n", m.Path, m.Why)
+		}
+	})
+	section(w, len(p.Edits.Cache), "merged into /etc/ld.so.cache", func(t io.Writer) {
+		for _, e := range p.Edits.Cache {
+			fmt.Fprintf(t, "  %s\t%s\n", e.Name, e.Path)
+		}
+	})
+	section(w, len(p.Left), "left out", func(t io.Writer) {
+		for _, l := range p.Left {
+			fmt.Fprintf(t, "  %s\t%s\n", l.What, l.Why)
+		}
+	})
 	for _, n := range p.Notes {
 		fmt.Fprintln(w, "note: "+n)
 	}
 }
 
-func joined(list []string) string {
-	text := ""
-	for i, s := range list {
-		if i > 0 {
-			text += ","
-		}
-		text += s
+// section prints a headline and an aligned table under it, unless it is empty.
+func section(w io.Writer, n int, headline string, rows func(io.Writer)) {
+	if n == 0 {
+		return
 	}
-	return text
+	fmt.Fprintf(w, "%s (%d)\n", headline, n)
+	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	rows(t)
+	t.Flush()
+}
+
+// hostDir is the folder that --root names, "" for the machine itself.
+func hostDir(root string) string {
+	r, err := rootfs.Open(root)
+	if err != nil || r.Dir() == "/" {
+		return ""
+	}
+	return r.Dir()
 }

@@ -245,13 +245,12 @@ func (r *renderer) docStyle() style {
 	d := r.d
 	st := style{unit: "  ", colon: ":"}
 	root := d.nodes[0]
-	sample := string(d.data[root.start+1 : root.end]) // of an empty container: what is in it
-	if root.next > 1 {
+	sample := "" // white space that shows whether the text has line breaks
+	switch {
+	case root.next > 1:
 		sample = before(d.data, int(d.nodes[1].key))
-	} else if root.kind == Object || root.kind == Array {
-		sample += string(d.data[root.end:])
-	} else {
-		sample = ""
+	case root.kind == Object || root.kind == Array:
+		sample = string(d.data[root.start+1:root.end]) + string(d.data[root.end:])
 	}
 	if nl := strings.LastIndexByte(sample, '\n'); nl >= 0 {
 		st.line, st.colon, st.comma = "\n", ": ", " "

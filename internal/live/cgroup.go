@@ -54,14 +54,9 @@ func (j *job) allowDevices() error {
 	own := groupPath(string(self), g.v1)
 	shared := own == g.path
 	if g.v1 {
-		err = allowV1(g.dir, j.edits.Devices, shared)
-	} else {
-		err = allowV2(g.dir, j.edits.Devices, shared)
+		return allowV1(g.dir, j.edits.Devices, shared)
 	}
-	if err != nil && j.inUserNS && (errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES)) {
-		return nil // a rootless engine could not restrict devices either
-	}
-	return err
+	return allowV2(g.dir, j.edits.Devices, shared)
 }
 
 // groupPath finds in the text of /proc/PID/cgroup the path in the hierarchy

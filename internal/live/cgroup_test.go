@@ -131,6 +131,42 @@ func TestCopyable(t *testing.T) {
 	}
 }
 
+// TestAllowV1 changes a real group of the device controller.
+func TestAllowV1(t *testing.T) {
+	needRoot(t)
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	must(t, err)
+	dir := ""
+	for _, m := range cgroupMounts(string(mounts), true) {
+		if m.visible(true) {
+			dir = filepath.Join(m.point, fmt.Sprintf("davit-test-%d", os.Getpid()))
+		}
+	}
+	if dir == "" || os.Mkdir(dir, 0o755) != nil {
+		t.Skip("this test needs the device controller of cgroup v1")
+	}
+	defer os.Remove(dir)
+	given, refused := testNodes(t)
+	// A group with all allowed needs no change, whoever's it is.
+	must(t, allowV1(dir, []plan.Device{given}, true))
+	must(t, os.WriteFile(dir+"/devices.deny", []byte("a"), 0))
+	must(t, os.WriteFile(dir+"/devices.allow", []byte("c 1:3 rw"), 0))
+	if err := allowV1(dir, []plan.Device{given}, true); err == nil || opens(t, dir, given, "<") {
+		t.Errorf("a group that is not the container's was changed (%v)", err)
+	}
+	must(t, allowV1(dir, []plan.Device{given}, false))
+	if !opens(t, dir, given, "<>") || opens(t, dir, refused, "<") {
+		t.Error("not the given node alone opens")
+	}
+	below := dir + "/below"
+	must(t, os.Mkdir(below, 0o755))
+	defer os.Remove(below)
+	err = allowV1(below, []plan.Device{given, refused}, false)
+	if !errors.Is(err, unix.EPERM) || !strings.Contains(err.Error(), "a control group above it refuses the device") {
+		t.Errorf("above is refused: %v", err)
+	}
+}
+
 // denyAll is a device filter shaped like runc's: it lets some standard nodes
 // through and refuses all else.
 func denyAll() []insn {

@@ -75,7 +75,8 @@ func Apply(t Target, e plan.Edits, o Options) (notes []string, err error) {
 	if err := inNamespace(j.mntns, j.edit); err != nil {
 		return nil, err
 	}
-	if !o.NoCgroups && len(e.Devices) > 0 {
+	// Inside a user namespace no engine can restrict devices, and nobody could allow them.
+	if !o.NoCgroups && !j.inUserNS && len(e.Devices) > 0 {
 		if err := j.allowDevices(); err != nil {
 			return nil, err
 		}
@@ -270,19 +271,30 @@ func (j *job) openSources(bindNodes bool) error {
 // inNamespace runs f on a thread of its own in the mount namespace ns. The
 // thread is never used again: its goroutine ends while it is locked.
 func inNamespace(ns *os.File, f func() error) error {
+	return onSpareThread(func() error {
+		// setns(2) wants a working directory and root that no other thread shares.
+		if err := unix.Unshare(unix.CLONE_FS); err != nil {
+			return fmt.Errorf("leave the host's working directory: %w; %s", err, hint(err))
+		}
+		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNS); err != nil {
+			return fmt.Errorf("enter the container's mount namespace: %w; %s", err, hint(err))
+		}
+		unix.Umask(0) // of this thread alone: nodes and folders get the mode that is meant
+		return f()
+	})
+}
+
+// onSpareThread runs f on a thread that ends with it. It is never the first
+// one: that cannot end, and /proc/self would be in the container from then on.
+func onSpareThread(f func() error) error {
 	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread()
-		// setns(2) wants a working directory and root that no other thread shares.
-		if err := unix.Unshare(unix.CLONE_FS); err != nil {
-			done <- fmt.Errorf("leave the host's working directory: %w; %s", err, hint(err))
+		if unix.Gettid() == unix.Getpid() {
+			done <- onSpareThread(f) // this one is held meanwhile
+			runtime.UnlockOSThread()
 			return
 		}
-		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNS); err != nil {
-			done <- fmt.Errorf("enter the container's mount namespace: %w; %s", err, hint(err))
-			return
-		}
-		unix.Umask(0) // of this thread alone: nodes and folders get the mode that is meant
 		done <- f()
 	}()
 	return <-done

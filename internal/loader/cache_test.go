@@ -21,11 +21,11 @@ func TestParseRealCaches(t *testing.T) {
 		generator string
 		endian    byte
 	}{
-		"glibc-2.31.cache":        {entries: 53, endian: 2},
-		"glibc-2.36.cache":        {entries: 49, hwcaps: []string{"x86-64-v2", "x86-64-v3"}, generator: "ldconfig (Debian GLIBC 2.36-9+deb12u14) stable release version 2.36", endian: 2},
-		"glibc-2.36-compat.cache": {entries: 49, generator: "ldconfig (Debian GLIBC 2.36-9+deb12u14) stable release version 2.36", endian: 2},
-		"glibc-2.36-old.cache":    {entries: 49},
-		"glibc-2.41.cache":        {entries: 48, hwcaps: []string{"x86-64-v2", "x86-64-v3"}, generator: "ldconfig (Debian GLIBC 2.41-12+deb13u5) stable release version 2.41", endian: 2},
+		"glibc-2.31.cache":        {entries: 57, endian: 2},
+		"glibc-2.36.cache":        {entries: 53, hwcaps: []string{"x86-64-v2", "x86-64-v3"}, generator: "ldconfig (Debian GLIBC 2.36-9+deb12u14) stable release version 2.36", endian: 2},
+		"glibc-2.36-compat.cache": {entries: 53, generator: "ldconfig (Debian GLIBC 2.36-9+deb12u14) stable release version 2.36", endian: 2},
+		"glibc-2.36-old.cache":    {entries: 53},
+		"glibc-2.41.cache":        {entries: 52, hwcaps: []string{"x86-64-v2", "x86-64-v3"}, generator: "ldconfig (Debian GLIBC 2.41-12+deb13u5) stable release version 2.41", endian: 2},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := parse(t, read(t, name))

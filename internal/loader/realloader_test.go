@@ -28,8 +28,16 @@ type image struct {
 	loader  string
 }
 
+// The folders of the driver's libraries are none of the loader's default ones,
+// so that only the cache can lead there.
+const (
+	driver   = "/opt/driver/lib"
+	driver32 = "/opt/driver/lib32"
+	loader32 = "/lib32/ld-linux.so.2"
+)
+
 // probe is what programs ask for.
-var probe = []string{"libcuda.so.1", "libcuda.so", "libpython3.11.so.1.0", "libnvidia-ml.so.1"}
+var probe = []string{"libcuda.so.1", "libcuda.so", "libpython3.11.so.1.0", "libnvidia-ml.so.1", "libv.so.9", "libv.so.10", "libv.so.100", "libv1.so"}
 
 // TestRealLoader asks real loaders what they make of a merged cache.
 func TestRealLoader(t *testing.T) {
@@ -50,11 +58,12 @@ func TestRealLoader(t *testing.T) {
 		if version != "2.31" { // whose -c old writes names that are off by 4
 			formats = append(formats, "old")
 		}
+		filled := newImage(t, dir, version)
+		filled.fill()
+		t.Run(version+"/no cache", func(t *testing.T) { newImage(t, filled.dir, version).checkNoCache() })
 		for _, format := range formats {
 			t.Run(version+"/"+format, func(t *testing.T) {
-				im := newImage(t, dir, version)
-				im.fill()
-				im.check(format)
+				newImage(t, filled.dir, version).check(format)
 			})
 		}
 	}
@@ -113,7 +122,7 @@ func (im *image) library(p, soname, word string, flags ...string) string {
 
 // fill makes the image: two Pythons, the first of which only a forgotten .conf
 // file put first; stale driver libraries in every place that a loader prefers;
-// and a program that opens libraries.
+// the driver's own; and a program that opens libraries.
 func (im *image) fill() {
 	im.library("/usr/lib/"+im.triplet+"/libpython3.11.so.1.0", "libpython3.11.so.1.0", "python of the distribution")
 	im.library("/opt/py/lib/libpython3.11.so.1.0", "libpython3.11.so.1.0", "python of the image")
@@ -124,8 +133,23 @@ func (im *image) fill() {
 	}
 	im.library("/opt/stale/libcuda.so.1", "libcuda.so.1", "stale")
 	im.run("ln", "-s", "libcuda.so.1", im.dir+"/opt/stale/libcuda.so")
+	for _, name := range probe[4:] { // the order of which is not that of letters
+		im.library("/opt/py/lib/"+name, name, name)
+	}
 	im.library("/opt/stale/libnvidia-gpucomp.so.550.54", "libnvidia-gpucomp.so.550.54", "stale")
 
+	cuda := im.library(driver+"/libcuda.so.1", "libcuda.so.1", "driver")
+	im.library(driver+"/libnvidia-ml.so.1", "libnvidia-ml.so.1", "driver")
+	im.library("/opt/needs.so", "needs.so", "", "-Wl,--no-as-needed", cuda)
+	if im.has32() {
+		cuda32 := im.library(driver32+"/libcuda.so.1", "libcuda.so.1", "driver", "-m32")
+		im.library("/opt/needs32.so", "needs.so", "", "-m32", "-Wl,--no-as-needed", cuda32)
+	}
+	im.program()
+}
+
+// program makes /opt/probe, which opens each library of probe.
+func (im *image) program() {
 	// Against libraries made for this, whose functions have no version, so
 	// that the program runs with each glibc. dlopen is in libdl up to 2.33.
 	libc := im.library("/tmp/stub/libc.so.6", "libc.so.6", "")
@@ -218,15 +242,11 @@ func (im *image) check(format string) {
 	if want := "/usr/lib/" + im.triplet; l.Libc != loader.Glibc || l.Dir != want || !l.Cache {
 		im.Fatalf("Inspect = %+v, want glibc in %s with a cache", l, want)
 	}
-	// Not in a default folder, so that only the cache can lead there.
-	const dir = "/opt/driver/lib"
-	im.library(dir+"/libcuda.so.1", "libcuda.so.1", "driver")
-	im.library(dir+"/libnvidia-ml.so.1", "libnvidia-ml.so.1", "driver")
 	add := []loader.Entry{
-		{Name: "libcuda.so.1", Path: dir + "/libcuda.so.1"},
-		{Name: "libcuda.so", Path: dir + "/libcuda.so.1"},
-		{Name: "libnvidia-ml.so.1", Path: dir + "/libnvidia-ml.so.1"},
-		{Name: "libcuda.so.1", Path: "/opt/driver/lib32/libcuda.so.1", Flags: loader.FlagsI386},
+		{Name: "libcuda.so.1", Path: driver + "/libcuda.so.1"},
+		{Name: "libcuda.so", Path: driver + "/libcuda.so.1"},
+		{Name: "libnvidia-ml.so.1", Path: driver + "/libnvidia-ml.so.1"},
+		{Name: "libcuda.so.1", Path: driver32 + "/libcuda.so.1", Flags: loader.FlagsI386},
 	}
 	data, err := loader.ReadCache(h)
 	if err != nil {
@@ -243,13 +263,33 @@ func (im *image) check(format string) {
 
 	after := im.loaded()
 	want := map[string]string{"libcuda.so.1": "driver", "libcuda.so": "driver", "libnvidia-ml.so.1": "driver", "libpython3.11.so.1.0": "python of the image"}
+	for _, name := range probe[4:] {
+		want[name] = name
+	}
 	for name, word := range want {
 		if after[name] != word {
 			im.Errorf("a program that opens %s gets %q, want %q", name, after[name], word)
 		}
 	}
 	im.checkList(linesBefore)
-	im.checkNeeded(dir)
+	im.checkNeeded()
+}
+
+// checkNoCache: in an image without a cache, what lies in Layout.Dir is found.
+func (im *image) checkNoCache() {
+	h, err := rootfs.OpenHandle(im.dir)
+	if err != nil {
+		im.Fatal(err)
+	}
+	defer h.Close()
+	l := loader.Inspect(h, runtime.GOARCH)
+	if l.Cache {
+		im.Fatalf("Inspect = %+v, want no cache", l)
+	}
+	im.library(l.Dir+"/libnvidia-ml.so.1", "libnvidia-ml.so.1", "driver")
+	if got := im.loaded()["libnvidia-ml.so.1"]; got != "driver" {
+		im.Errorf("a program that opens libnvidia-ml.so.1 gets %q, want the driver's in %s", got, l.Dir)
+	}
 }
 
 // checkList compares what ldconfig -p lists with what it listed before.
@@ -265,21 +305,22 @@ func (im *image) checkList(before []string) {
 
 // checkNeeded asks the loader, and the 32-bit one if there is any, what a
 // program linked with libcuda gets.
-func (im *image) checkNeeded(dir string) {
-	needs := im.library("/opt/needs.so", "needs.so", "", im.dir+dir+"/libcuda.so.1", "-Wl,--no-as-needed", im.dir+dir+"/libcuda.so.1")
-	if out := im.chroot(im.loader, "--list", strings.TrimPrefix(needs, im.dir)); !strings.Contains(out, "libcuda.so.1 => "+dir+"/libcuda.so.1") {
+func (im *image) checkNeeded() {
+	if out := im.chroot(im.loader, "--list", "/opt/needs.so"); !strings.Contains(out, "libcuda.so.1 => "+driver+"/libcuda.so.1") {
 		im.Errorf("%s --list:\n%s", im.loader, out)
 	}
-	const loader32 = "/lib32/ld-linux.so.2"
-	if _, err := os.Stat(im.dir + "/usr" + loader32); err != nil {
+	if !im.has32() {
 		im.Logf("no 32-bit loader in this image")
 		return
 	}
-	cuda32 := im.library("/opt/driver/lib32/libcuda.so.1", "libcuda.so.1", "driver", "-m32")
-	im.library("/opt/needs32.so", "needs.so", "", "-m32", "-Wl,--no-as-needed", cuda32)
-	if out := im.chroot(loader32, "--list", "/opt/needs32.so"); !strings.Contains(out, "libcuda.so.1 => /opt/driver/lib32/libcuda.so.1") {
+	if out := im.chroot(loader32, "--list", "/opt/needs32.so"); !strings.Contains(out, "libcuda.so.1 => "+driver32+"/libcuda.so.1") {
 		im.Errorf("%s --list:\n%s", loader32, out)
 	}
+}
+
+func (im *image) has32() bool {
+	_, err := os.Stat(im.dir + "/usr" + loader32)
+	return err == nil
 }
 
 // keep writes the cache to testdata if that was asked for.

@@ -189,24 +189,46 @@ func (t *tree) settle() error {
 	return nil
 }
 
+// folders are those above the entries, each after the one above it.
+func (t *tree) folders() []string {
+	known := map[string]bool{"/": true}
+	var list []string
+	for _, e := range t.entries {
+		for up := path.Dir(e.path); !known[up]; up = path.Dir(up) {
+			known[up] = true
+			list = append(list, up)
+		}
+	}
+	slices.Sort(list)
+	return list
+}
+
+// makeFolder makes a folder, whatever the umask; what is in it is still to be
+// written, and one day removed, so the owner may.
+func makeFolder(p string, mode fs.FileMode) error {
+	if err := os.Mkdir(p, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return os.Chmod(p, mode.Perm()|0o700)
+}
+
 // write makes the tree in an empty folder that nobody else changes.
 func (t *tree) write(root string) error {
 	if err := t.settle(); err != nil {
 		return err
 	}
+	for _, dir := range t.folders() {
+		if err := makeFolder(filepath.Join(root, dir), 0o755); err != nil {
+			return err
+		}
+	}
 	var nodes []string
 	for _, e := range t.entries {
 		p := filepath.Join(root, e.path)
-		dir := filepath.Dir(p)
-		if e.kind == isDir {
-			dir = p
-		}
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return e.fail("%w", err)
-		}
 		var err error
 		switch e.kind {
 		case isDir:
+			err = makeFolder(p, e.mode)
 		case isFile:
 			err = os.WriteFile(p, e.data, 0o600)
 		case isLink:
@@ -222,13 +244,11 @@ func (t *tree) write(root string) error {
 			}
 			err = unix.Mknod(p, unix.S_IFCHR|0o600, int(unix.Mkdev(e.node.Major, e.node.Minor)))
 		}
-		if err == nil && e.kind != isLink {
-			if os.Geteuid() == 0 && (e.uid != 0 || e.gid != 0) {
-				err = os.Lchown(p, int(e.uid), int(e.gid))
-			}
-			if err == nil && (e.kind != isDir || e.path != "/") {
-				err = os.Chmod(p, e.mode.Perm()) // whatever the umask
-			}
+		if err == nil && e.kind != isLink && os.Geteuid() == 0 && (e.uid != 0 || e.gid != 0) {
+			err = os.Lchown(p, int(e.uid), int(e.gid))
+		}
+		if err == nil && e.kind != isLink && e.kind != isDir {
+			err = os.Chmod(p, e.mode.Perm()) // whatever the umask
 		}
 		if err != nil {
 			return e.fail("%w", err)

@@ -46,9 +46,9 @@ type Command struct {
 //
 // A lib may have "bits: 32". Nodes, of kind char or block, go to
 // rootfs.NodesFile, whoever runs this. Owners are set for root alone; set-id
-// bits never are, because a recording comes from elsewhere. Nothing is written
-// outside the folder, whatever the recording says. An unknown kind or field is
-// an error that names its line.
+// bits never are, because a recording comes from elsewhere; folders stay open to
+// their owner. Nothing is written outside the folder, whatever the recording
+// says. An unknown kind or field is an error that names its line.
 func Unpack(recording []byte, dir string) error {
 	r, err := parseRecording(recording)
 	if err != nil {
@@ -312,7 +312,7 @@ func checkPath(p string) error {
 	case !strings.HasPrefix(p, "/"):
 		return errors.New("want one that starts with /")
 	case path.Clean(p) != p:
-		return errors.New("want it without //, . and ..")
+		return errors.New("want it clean, without //, /./ and /../")
 	case p == "/":
 		return errors.New("the root itself is there already")
 	case len(p) > 4000 || strings.ContainsFunc(p, unicode.IsControl):

@@ -256,7 +256,7 @@ func (r result) says(t *testing.T, want ...string) {
 	}
 }
 
-var listedGPU = regexp.MustCompile(`(?m)^GPU \d+: (.*) \(UUID: (GPU-[0-9a-f-]{36})\)`)
+var listedGPU = regexp.MustCompile(`\bGPU \d+: (.*) \(UUID: (GPU-[0-9a-f-]{36})\)`)
 
 // lists fails the test unless nvidia-smi -L printed exactly these GPUs.
 func (r result) lists(t *testing.T, want ...gpu) {

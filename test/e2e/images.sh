@@ -223,8 +223,9 @@ make_image() {
 	stale)
 		[ -x "${DAVIT:-}" ] || die "set DAVIT to the davit program: the stale image takes its old libraries from a simulated host"
 		python_tree "$r"
-		"$DAVIT" simulate up "$W/old" --gpus 1 --layout debian --driver 418.226.00 >/dev/null
+		"$DAVIT" simulate up "$W/old" --gpus 1 --layout debian --driver 418.226.00 --model T4 >/dev/null
 		for d in "$r/usr/lib/$triplet" "$r/usr/local/lib"; do
+			mkdir -p "$d"
 			cp -a "$W/old/usr/lib/$triplet"/lib{cuda,nvidia-}*.so* "$d/"
 		done
 		ldconfig -r "$r"
