@@ -304,9 +304,9 @@ func (m *maker) asksEverything() bool {
 }
 
 func (m *maker) library(f nvidia.File, why string) {
-	dir := m.image.Dir
+	dir, flags := m.image.Dir, uint32(0)
 	if f.Bits == 32 {
-		dir = m.image.Dir32
+		dir, flags = m.image.Dir32, loader.FlagsI386
 	}
 	names := []string{f.SONAME}
 	if f.Link != "" {
@@ -316,8 +316,8 @@ func (m *maker) library(f nvidia.File, why string) {
 		target := dir + "/" + name
 		m.mount(f.Host, target, why)
 		// Only what lies in the folder itself is found by its bare name.
-		if m.image.Cache && f.Bits == 64 && !strings.Contains(name, "/") {
-			m.Edits.Cache = append(m.Edits.Cache, loader.Entry{Name: name, Path: target})
+		if m.image.Cache && !strings.Contains(name, "/") {
+			m.Edits.Cache = append(m.Edits.Cache, loader.Entry{Name: name, Path: target, Flags: flags})
 		}
 	}
 	// GBM looks for its backend by this name (Mesa's gbm, GBM_BACKENDS_PATH).
