@@ -204,6 +204,7 @@ func WriteDocker(root rootfs.Root, file string, was, now []byte) error {
 	made := false
 	if !t.hasBackup() || !holdsDavit(was) {
 		if err := t.backup(); err != nil {
+			t.dropFolder()
 			return err
 		}
 		made = true

@@ -108,6 +108,12 @@ func (t target) backup() error {
 // backup that stays does no harm.
 func (t target) dropBackup() {
 	_ = os.Remove(t.backupPath())
+	t.dropFolder()
+}
+
+// dropFolder removes a folder that was not there before, unless something is in
+// it.
+func (t target) dropFolder() {
 	if !t.folder {
 		_ = os.Remove(filepath.Dir(t.path))
 	}

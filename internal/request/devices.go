@@ -98,6 +98,8 @@ func checkName(name string) error {
 			return fmt.Errorf("device %q holds a blank: %s", name, forms)
 		case !unicode.IsPrint(r):
 			return fmt.Errorf("device %q holds a control character: %s", name, forms)
+		case r == ',':
+			return fmt.Errorf("device %q holds a comma: %s", name, forms) // from a mount's target, which is one name
 		case r == '\\':
 			return fmt.Errorf("device %q holds a %q: %s", name, `\`, forms)
 		}

@@ -105,6 +105,7 @@ func TestDevices(t *testing.T) {
 		{name: "volume mounts are ignored unless accepted", c: mounts("0"), want: "untouched", note: "accept-nvidia-visible-devices-as-volume-mounts"},
 		{name: "a volume mount comes before the environment", c: Container{Mounts: mounts("1").Mounts, Env: []string{"NVIDIA_VISIBLE_DEVICES=all"}}, p: accept, want: "1"},
 		{name: "a volume mount that climbs is refused", c: mounts("../0"), p: accept, err: `holds a "/"`},
+		{name: "a volume mount is one name", c: mounts("0,1"), p: accept, err: "holds a comma"},
 		{name: "a volume mount with half a CDI name is refused", c: mounts("cdi/nvidia.com"), p: accept, err: "want cdi/VENDOR/CLASS/DEVICE"},
 
 		{name: "a swarm resource takes the place of the variable", c: env("DOCKER_RESOURCE_GPU=1", "NVIDIA_VISIBLE_DEVICES=all"), p: Policy{SwarmResources: []string{"DOCKER_RESOURCE_GPU"}}, want: "1", source: "DOCKER_RESOURCE_GPU=1"},

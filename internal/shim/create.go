@@ -3,6 +3,7 @@
 package shim
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -183,12 +184,12 @@ func Leftover(root *rootfs.Handle, add []loader.Entry) func(loader.Entry) bool {
 }
 
 // StoreCache keeps a merged cache in a file named by its content, and gives
-// its path. A file that is there has that content, for it came by rename.
+// its path. A file of that name with other content is damaged and replaced.
 func StoreCache(stateDir string, data []byte) (string, error) {
 	dir := filepath.Join(stateDir, "ldcache")
 	sum := sha256.Sum256(data)
 	file := filepath.Join(dir, hex.EncodeToString(sum[:16]))
-	if info, err := os.Stat(file); err == nil && info.Size() == int64(len(data)) {
+	if have, err := os.ReadFile(file); err == nil && bytes.Equal(have, data) {
 		return file, nil
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
