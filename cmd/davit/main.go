@@ -82,7 +82,7 @@ func newRoot() *cobra.Command {
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return &exitError{exitUsage, fmt.Errorf("%w; see %s --help", err, c.CommandPath())}
 	})
-	root.AddCommand(newPlan(), newList(), newSimulate())
+	root.AddCommand(newPlan(), newList(), newSetup(), newSimulate())
 	return root
 }
 

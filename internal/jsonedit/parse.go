@@ -211,10 +211,10 @@ func (p *parser) object() bool {
 		return true
 	}
 	for {
+		c := p.skip()
 		key := p.pos
-		switch c := p.skip(); {
+		switch {
 		case c == '"':
-			key = p.pos
 		case p.pos >= len(p.data):
 			return p.fail("the text ends inside an object; a closing brace is missing")
 		case c == '}':

@@ -157,7 +157,7 @@ var configs = []struct {
 }
 
 // share is where the files of configs lie, first found wins.
-var share = []string{"/etc", "/usr/share", "/usr/local/share", "/usr/local/nvidia/share", "/run/opengl-driver/share"}
+var share = []string{"/etc", "/usr/share", "/usr/local/share", "/usr/local/nvidia/share", "/run/opengl-driver/share", "/run/opengl-driver/etc"}
 
 // sockets of the host's daemons; a folder is handed on whole.
 var sockets = []struct {
