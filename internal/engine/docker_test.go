@@ -408,6 +408,10 @@ func TestWriteKeepsWhatIsAround(t *testing.T) {
 		if err := WriteDocker(root, file, nil, []byte(`{"b":1}`)); err == nil || names(t, filepath.Dir(real)) != "daemon.json" {
 			t.Errorf("a file that came up since the plan was overwritten: %v", err)
 		}
+		write(t, real, "")
+		if err := WriteDocker(root, file, nil, []byte(`{"b":1}`)); err == nil || read(t, real) != "" {
+			t.Errorf("an empty file that came up since the plan was overwritten: %v", err)
+		}
 	})
 }
 
@@ -431,7 +435,7 @@ func TestFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	real := dir + file
-	was := `{"comment":"` + strings.Repeat("x", 6000) + `"}` // two pages
+	was := `{"comment":"` + strings.Repeat("x", 8150) + `"}` // two pages; with a runtime, three
 	write(t, real, was)
 	root := open(t, dir)
 	failed := 0
