@@ -28,7 +28,7 @@ var layers = map[string]string{
 	"internal/jsonedit": "",
 	"internal/finding":  "",
 	"internal/request":  "",
-	"internal/config":   "",
+	"internal/config":   "request",
 
 	"internal/loader":    "rootfs",
 	"internal/nvidia":    "rootfs",

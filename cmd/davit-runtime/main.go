@@ -74,7 +74,7 @@ func readFacts(c config.Config) (*nvidia.Facts, error) {
 	if err != nil {
 		return nil, fmt.Errorf("host-root: %w", err)
 	}
-	return nvidia.Read(host, nvidia.Options{DriverRoot: c.DriverRoot})
+	return nvidia.ReadCached(host, nvidia.Options{DriverRoot: c.DriverRoot}, c.StateDir, version)
 }
 
 func planOptions() plan.Options {

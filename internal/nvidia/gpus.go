@@ -17,7 +17,7 @@ import (
 // readGPUs reads /proc/driver/nvidia/gpus/BUSID/information of each card.
 func (rd *reader) readGPUs() ([]GPU, error) {
 	dir := "/proc/driver/nvidia/gpus"
-	entries, err := rd.host.ReadDir(dir)
+	entries, err := rd.names(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	} else if err != nil {
@@ -25,12 +25,12 @@ func (rd *reader) readGPUs() ([]GPU, error) {
 	}
 	gpus := make([]GPU, 0, len(entries))
 	for _, e := range entries {
-		text, err := rd.host.ReadFile(dir + "/" + e.Name + "/information")
+		text, err := rd.text(dir + "/" + e.Name + "/information")
 		if err != nil {
 			rd.miss(dir+"/"+e.Name, "the GPU's entry could not be read: "+err.Error())
 			continue
 		}
-		g, excluded, err := parseInformation(string(text))
+		g, excluded, err := parseInformation(text)
 		if err != nil {
 			return nil, fmt.Errorf("%s/%s/information: %w", dir, e.Name, err)
 		}
@@ -104,7 +104,7 @@ func (rd *reader) completeGPU(g *GPU, bdf string) {
 	if g.Node == nil {
 		rd.miss("/dev/nvidia"+minor, "the node of GPU "+bdf+" does not exist; nvidia-modprobe -c "+minor+" makes it")
 	}
-	if entries, err := rd.host.ReadDir(sys + "/drm"); err == nil {
+	if entries, err := rd.names(sys + "/drm"); err == nil {
 		for _, e := range entries {
 			if strings.HasPrefix(e.Name, "card") || strings.HasPrefix(e.Name, "renderD") {
 				if n := rd.node("/dev/dri/" + e.Name); n != nil {
@@ -121,13 +121,13 @@ func (rd *reader) completeGPU(g *GPU, bdf string) {
 // the numbers of the nodes below /dev/nvidia-caps.
 func (rd *reader) readMIG(g *GPU) {
 	dir := "/proc/driver/nvidia/capabilities/gpu" + strconv.Itoa(g.Minor) + "/mig"
-	gis, err := rd.host.ReadDir(dir)
+	gis, err := rd.names(dir)
 	if err != nil {
 		return
 	}
 	for _, gi := range numbered(gis, "gi") {
 		giDir := dir + "/gi" + strconv.Itoa(gi)
-		entries, err := rd.host.ReadDir(giDir)
+		entries, err := rd.names(giDir)
 		if err != nil {
 			continue
 		}
@@ -182,6 +182,7 @@ func numbered(entries []rootfs.Entry, prefix string) []int {
 
 // node reads a device node of the host; nil if there is none.
 func (rd *reader) node(p string) *Node {
+	rd.trail.add(rd.dev.Host(p))
 	n, err := rd.dev.Node(p)
 	if err != nil {
 		return nil

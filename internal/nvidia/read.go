@@ -33,6 +33,39 @@ type reader struct {
 	dev    rootfs.Root // nodes
 	driver rootfs.Root // libraries and programs
 	facts  *Facts
+	trail  *trail // nil if nobody wants it
+}
+
+// resolve finds a file or folder of the driver, and notes what it depends on.
+func (rd *reader) resolve(p string) (string, error) {
+	if rd.trail == nil {
+		return rd.driver.Resolve(p)
+	}
+	real, err := rd.driver.ResolveVia(p, rd.trail.add)
+	if err != nil {
+		rd.trail.lost(err)
+		return "", err
+	}
+	rd.trail.add(rd.driver.Host(real))
+	return real, nil
+}
+
+// text reads a file of the kernel.
+func (rd *reader) text(p string) (string, error) {
+	data, err := rd.host.ReadFile(p)
+	if rd.trail != nil {
+		rd.trail.texts = append(rd.trail.texts, textStamp{rd.host.Host(p), readText(rd.host.Host(p))})
+	}
+	return string(data), err
+}
+
+// names lists a folder of the kernel.
+func (rd *reader) names(p string) ([]rootfs.Entry, error) {
+	entries, err := rd.host.ReadDir(p)
+	if rd.trail != nil {
+		rd.trail.lists = append(rd.trail.lists, textStamp{rd.host.Host(p), listNames(rd.host.Host(p))})
+	}
+	return entries, err
 }
 
 func (rd *reader) miss(what, why string) {
@@ -41,15 +74,20 @@ func (rd *reader) miss(what, why string) {
 
 // Read reads the facts of a host. What is not there is no error but an entry
 // in Missing; an error means that something that is there could not be read.
-func Read(host rootfs.Root, o Options) (*Facts, error) {
+func Read(host rootfs.Root, o Options) (*Facts, error) { return read(host, o, nil) }
+
+func read(host rootfs.Root, o Options, t *trail) (*Facts, error) {
 	f := &Facts{Arch: o.Arch}
 	if f.Arch == "" {
 		f.Arch = runtime.GOARCH
 	}
-	rd := &reader{host: host, dev: host, driver: host, facts: f}
+	rd := &reader{host: host, dev: host, driver: host, facts: f, trail: t}
 	f.Driver.Root = "/"
-	if text, err := host.ReadFile("/proc/driver/nvidia/version"); err == nil {
-		f.Driver.Version, f.Driver.Open = parseVersion(string(text))
+	if host.Dir() != "/" {
+		t.add(host.Host("/" + rootfs.NodesFile))
+	}
+	if text, err := rd.text("/proc/driver/nvidia/version"); err == nil {
+		f.Driver.Version, f.Driver.Open = parseVersion(text)
 	} else {
 		rd.miss("/proc/driver/nvidia/version", "the kernel module nvidia is not loaded")
 	}
@@ -86,6 +124,7 @@ func (rd *reader) chooseRoot(asked string) error {
 		if dir != "/" {
 			var err error
 			if root, err = rd.host.Sub(dir); err != nil {
+				rd.trail.lost(err)
 				rd.miss(dir, "the driver's root is not there")
 				continue
 			}
@@ -99,8 +138,11 @@ func (rd *reader) chooseRoot(asked string) error {
 			continue
 		}
 		rd.facts.Driver.Root = dir
-		if dir != "/" && root.Exists("/dev/nvidiactl") {
-			rd.dev = root
+		if dir != "/" {
+			rd.trail.add(root.Host("/dev/nvidiactl"))
+			if root.Exists("/dev/nvidiactl") {
+				rd.dev = root
+			}
 		}
 		return nil
 	}
@@ -137,7 +179,7 @@ func (rd *reader) readLibraries() error {
 	var found []candidate
 	seen := map[string]bool{}
 	for _, dir := range append(libDirs(rd.facts.Arch), lib32Dirs...) {
-		real, err := rd.driver.Resolve(dir)
+		real, err := rd.resolve(dir)
 		if err != nil || seen[real] {
 			continue
 		}
@@ -260,7 +302,7 @@ var machines = map[string]map[int]uint16{
 func (rd *reader) addLibrary(c candidate, lib library, have map[string]bool) error {
 	p := c.dir + "/" + c.name
 	if c.link {
-		real, err := rd.driver.Resolve(p)
+		real, err := rd.resolve(p)
 		if err != nil {
 			rd.miss(p, "a link that leads nowhere")
 			return nil
@@ -313,7 +355,7 @@ func (rd *reader) readPrograms() {
 	for _, prog := range programs {
 		found := false
 		for _, dir := range programDirs {
-			real, err := rd.driver.Resolve(dir + "/" + prog.name)
+			real, err := rd.resolve(dir + "/" + prog.name)
 			if err != nil {
 				continue
 			}
@@ -331,7 +373,7 @@ func (rd *reader) readPrograms() {
 func (rd *reader) readConfigs() {
 	for _, c := range configs {
 		for _, dir := range c.dirs {
-			if real, err := rd.driver.Resolve(dir + "/" + c.name); err == nil {
+			if real, err := rd.resolve(dir + "/" + c.name); err == nil {
 				rd.facts.Files = append(rd.facts.Files, File{Kind: Config, Host: rd.driver.Host(real), Name: path.Base(c.name), Target: c.target, Caps: c.caps})
 				break
 			}
@@ -342,7 +384,7 @@ func (rd *reader) readConfigs() {
 func (rd *reader) readSockets() {
 	for _, s := range sockets {
 		for _, p := range s.paths {
-			if real, err := rd.driver.Resolve(p); err == nil {
+			if real, err := rd.resolve(p); err == nil {
 				rd.facts.Files = append(rd.facts.Files, File{Kind: Socket, Host: rd.driver.Host(real), Name: path.Base(p), Target: s.paths[0], Caps: s.caps})
 				break
 			}
@@ -363,6 +405,7 @@ var specialDirs = []struct {
 
 func (rd *reader) readSpecial() {
 	for _, s := range specialDirs {
+		rd.trail.add(rd.dev.Host(s.dir))
 		entries, err := rd.dev.ReadDir(s.dir)
 		if err != nil {
 			continue
@@ -391,9 +434,9 @@ func (rd *reader) readSpecial() {
 }
 
 func (rd *reader) readParams() {
-	text, err := rd.host.ReadFile("/proc/driver/nvidia/params")
+	text, err := rd.text("/proc/driver/nvidia/params")
 	if err != nil {
 		return
 	}
-	rd.facts.Params = strings.Replace(string(text), "ModifyDeviceFiles: 1\n", "ModifyDeviceFiles: 0\n", 1)
+	rd.facts.Params = strings.Replace(text, "ModifyDeviceFiles: 1\n", "ModifyDeviceFiles: 0\n", 1)
 }

@@ -117,10 +117,16 @@ func (r Root) Host(p string) string {
 // Resolve follows all links in p, inside the root, and gives the path inside
 // the root. What p names must exist.
 func (r Root) Resolve(p string) (string, error) {
-	return r.resolve(p, true)
+	return r.resolve(p, true, nil)
 }
 
-func (r Root) resolve(p string, followLast bool) (string, error) {
+// ResolveVia is Resolve that tells each symbolic link it follows, as a path
+// on this machine.
+func (r Root) ResolveVia(p string, visit func(link string)) (string, error) {
+	return r.resolve(p, true, visit)
+}
+
+func (r Root) resolve(p string, followLast bool, visit func(string)) (string, error) {
 	rest := strings.Split(path.Clean("/"+p), "/")[1:]
 	done := ""
 	links := 0
@@ -149,6 +155,9 @@ func (r Root) resolve(p string, followLast bool) (string, error) {
 		if links++; links > maxLinks {
 			return "", &fs.PathError{Op: "resolve", Path: r.dir + p, Err: unix.ELOOP}
 		}
+		if visit != nil {
+			visit(r.dir + next)
+		}
 		target, err := os.Readlink(r.dir + next)
 		if err != nil {
 			return "", err
@@ -169,7 +178,7 @@ func (r Root) real(p string, followLast bool) (string, error) {
 	if r.dir == "" {
 		return p, nil // the kernel resolves
 	}
-	in, err := r.resolve(p, followLast)
+	in, err := r.resolve(p, followLast, nil)
 	return r.dir + in, err
 }
 

@@ -194,7 +194,7 @@ func testCapabilities(t *testing.T, b *box) {
 				r.ok(t)
 				for i, l := range libraries {
 					if has := strings.Contains(r.out, l); has != c.want[i] {
-						t.Errorf("%s is there: %v, want %v", l, has, c.want[i])
+						t.Errorf("%s is there: %v, want %v:\n%s", l, has, c.want[i], r.out)
 					}
 				}
 			})

@@ -53,16 +53,19 @@ for i in "${images[@]}"; do in_engine docker load -q -i "$DAVIT_CACHE/share/imag
 show() { # show COMMAND...: the command as a person types it, then what it prints
 	printf '\n\033[1m$ %s\033[0m\n' "$*"
 }
-works() { # works 'ARGUMENTS OF docker': run on a pseudo-terminal, as a person would
+terminal() { # terminal COMMAND: on a pseudo-terminal, less the echo of its end of input
+	script -qec "$1" /dev/null </dev/null | sed -u -e 's/^\^@//' -e 's/\x00//g' -e 's/\^D\x08\x08//'
+}
+works() { # works 'ARGUMENTS OF docker'
 	show "docker $1"
-	script -qec "$engine $1" /dev/null </dev/null || {
+	terminal "$engine $1" || {
 		echo "demo: that should have worked" >&2
 		exit 1
 	}
 }
 refused() {
 	show "docker $1"
-	! script -qec "$engine $1" /dev/null </dev/null || {
+	! terminal "$engine $1" || {
 		echo "demo: that should have failed" >&2
 		exit 1
 	}
@@ -75,7 +78,7 @@ printf 'FROM localhost/cuda-base\nCMD nvidia-smi\n' >"$context/Dockerfile"
 show cat Dockerfile
 cat "$context/Dockerfile"
 show docker build . -t gpu-test
-in_engine env DOCKER_BUILDKIT=0 docker build "$context" -t gpu-test 2>&1 | grep -v -e DEPRECATED -e 'Install the buildx' -e 'https://docs.docker.com' -e '^ *$'
+in_engine env DOCKER_BUILDKIT=0 docker build "$context" -t gpu-test 2>&1 | grep -v -e DEPRECATED -e 'BuildKit is currently disabled' -e environment-variable -e 'Install the buildx' -e 'https://docs.docker.com' -e '^ *$'
 works 'run --rm --gpus all gpu-test'
 
 bold "   The same without asking for a GPU"

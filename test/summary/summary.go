@@ -137,7 +137,8 @@ func (s *summary) finish(p *pkg, e event) {
 		}
 	}
 	for _, name := range p.order {
-		if t := p.tests[name]; t.result == "fail" {
+		// A test that failed only because a subtest did has nothing to say.
+		if t := p.tests[name]; t.result == "fail" && (!bad[name] || said(t.output)) {
 			s.show("FAIL "+p.name+" "+name, t.output)
 		}
 	}
@@ -173,6 +174,14 @@ func (s *summary) reason(p *pkg, t *test) {
 	if !slices.Contains(s.reasons, line) {
 		s.reasons = append(s.reasons, line)
 	}
+}
+
+// said tells whether a test printed anything by itself.
+func said(output []string) bool {
+	return slices.ContainsFunc(output, func(line string) bool {
+		line = strings.TrimSpace(line)
+		return line != "" && !strings.HasPrefix(line, "---") && !strings.HasPrefix(line, "===")
+	})
 }
 
 func (s *summary) show(title string, output []string) {

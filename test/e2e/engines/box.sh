@@ -14,19 +14,20 @@
 verb=$1 box=$2
 shift 2
 B="$DAVIT_CACHE/$box"
+group="davit-$box-$(printf %s "$DAVIT_CACHE" | cksum | cut -d' ' -f1)" # another clone may run the same box
 path=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin
 
 # Where this box's cgroups are: below the caller's own, or at the top where there is cgroup2 alone.
 cgroup_dirs() {
 	if [ "$(stat -f -c %T /sys/fs/cgroup)" = cgroup2fs ]; then
-		echo "/sys/fs/cgroup/davit-$box"
+		echo "/sys/fs/cgroup/$group"
 		return
 	fi
 	local ctl path m
 	while IFS=: read -r _ ctl path; do
 		m=/sys/fs/cgroup/${ctl#name=}
 		[ -n "$ctl" ] || m=/sys/fs/cgroup/unified
-		[ ! -w "$m/cgroup.procs" ] || echo "$m${path%/}/davit-$box"
+		[ ! -w "$m/cgroup.procs" ] || echo "$m${path%/}/$group"
 	done </proc/self/cgroup
 }
 enter() { # run a command in the box; the caller's environment is dropped
