@@ -31,7 +31,7 @@ demo: ## a GPU in containers, shown with a real engine; simulated where there is
 	@test/e2e/demo.sh
 
 lint: ## gofmt, go vet, staticcheck, shellcheck (if installed)
-	@test -z "$$(gofmt -l *.go cmd internal test | tee /dev/stderr)" || { echo "run gofmt -w on these"; exit 1; }
+	@files=$$(gofmt -l *.go cmd internal test); [ -z "$$files" ] || { echo "run gofmt -w on" $$files; exit 1; }
 	go vet ./...
 	go run $(STATICCHECK) ./...
 	@if command -v shellcheck >/dev/null; then shellcheck -S warning -x -P SCRIPTDIR .ci/run $$(find test -name '*.sh' -not -path '*/build/*'); fi

@@ -5,6 +5,7 @@ package live
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -209,6 +210,14 @@ func TestThreads(t *testing.T) {
 	root := filepath.Join(t.TempDir(), "rootfs")
 	must(t, os.MkdirAll(root+"/usr/lib", 0o755))
 	must(t, os.MkdirAll(root+"/dev", 0o755))
+	for range 2000 {
+		must(t, onSpareThread(func() error {
+			if unix.Gettid() == unix.Getpid() {
+				return errors.New("on the first thread")
+			}
+			return nil
+		}))
+	}
 	c := newContainer(t, root, "slave")
 	theirs, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/mnt", c.pid))
 	must(t, err)

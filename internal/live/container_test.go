@@ -133,7 +133,7 @@ func TestContainerEdits(t *testing.T) {
 	})
 }
 
-// sorted forgets the order of lines: standard output and error mix.
+// sorted forgets the order of lines, that of mounts for one.
 func sorted(s string) string {
 	lines := strings.Split(s, "\n")
 	slices.Sort(lines)
@@ -194,6 +194,8 @@ func TestContainerUserNS(t *testing.T) {
 				must(t, err)
 				return os.Lchown(p, 100000, 100000)
 			}))
+			// Its root cannot write here without CAP_DAC_OVERRIDE.
+			must(t, os.Chown(b.root+"/usr/lib", 100005, 100005))
 			node := given
 			node.Path = "/dev/davit0"
 			b.userNS, b.job.ForceBind = true, forceBind

@@ -229,7 +229,7 @@ func (b *bundle) run(t *testing.T, runtime string) (string, error) {
 		"root": map[string]any{"path": b.root, "readonly": b.readOnly},
 		"process": map[string]any{
 			"user": map[string]any{"uid": 0, "gid": 0}, "cwd": "/", "env": []string{"PATH=/bin"},
-			"args":         []string{"/bin/sh", "-c", b.script},
+			"args":         []string{"/bin/sh", "-c", "exec 2>&1\n" + b.script}, // one stream, so that lines stay whole
 			"capabilities": map[string]any{"bounding": b.caps, "effective": b.caps, "permitted": b.caps},
 		},
 		"mounts": append(mounts, b.mounts...),

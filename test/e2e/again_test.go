@@ -134,12 +134,9 @@ func testLeftovers(t *testing.T, b *box, h *host) {
 	round(1) // what is cached for the next start may be there
 	before := look()
 	round(4)
-	left := map[string][]string{}
-	for end := time.Now().Add(5 * time.Second); ; time.Sleep(200 * time.Millisecond) {
-		left = added(before, look())
-		if len(left) == 0 || time.Now().After(end) {
-			break // an engine goes on tidying for a moment after docker run has returned
-		}
+	left := added(before, look())
+	for end := time.Now().Add(5 * time.Second); len(left) > 0 && time.Now().Before(end); left = added(before, look()) {
+		time.Sleep(200 * time.Millisecond) // an engine goes on tidying for a moment after docker run has returned
 	}
 	for what := range before {
 		t.Run(what, func(t *testing.T) {
