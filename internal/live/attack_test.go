@@ -4,7 +4,6 @@ package live
 
 import (
 	"bufio"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -140,107 +139,6 @@ func hostMountsOf(t *testing.T, dir string) string {
 		}
 	}
 	return b.String()
-}
-
-// TestNoProcess: the container ended before its hook ran, or has another root.
-func TestNoProcess(t *testing.T) {
-	root := filepath.Join(t.TempDir(), "rootfs")
-	must(t, os.MkdirAll(root+"/dev", 0o755))
-	c := newContainer(t, root, "slave")
-	other := t.TempDir()
-	if _, err := Apply(Target{Pid: c.pid, RootPath: other}, plan.Edits{}, Options{}); err != nil {
-		t.Error(err) // the same folder in both namespaces
-	}
-	over := exec.Command("nsenter", "-m", "-t", fmt.Sprint(c.pid), "mount", "-t", "tmpfs", "tmpfs", other)
-	if out, err := over.CombinedOutput(); err != nil {
-		t.Fatalf("%v %s", err, out)
-	}
-	if _, err := Apply(Target{Pid: c.pid, RootPath: other}, plan.Edits{}, Options{}); err == nil || !strings.Contains(err.Error(), "another folder is there") {
-		t.Error(err)
-	}
-	c.stop()
-	if _, err := Apply(Target{Pid: c.pid, RootPath: root}, plan.Edits{}, Options{}); err == nil || !strings.Contains(err.Error(), "it ended before it was started") {
-		t.Error(err)
-	}
-}
-
-const rootlessScript = `
-root=$1
-unshare --mount --propagation slave sh -c 'mount --bind "$0" "$0"; mount --make-private "$0"; mount -t tmpfs tmpfs "$0/dev"; : >"$0/up"; exec sleep 60' $root &
-pid=$!
-while [ ! -e $root/up ]; do sleep 0.01; done
-echo "{\"pid\": $pid}" | $2 2>&1
-nsenter -m -t $pid cat $root/usr/lib/libdavit.so.1
-nsenter -m -t $pid stat -c '%F %t:%T' $root/dev/davit0
-nsenter -m -t $pid grep $root/usr/lib/libdavit.so.1 /proc/self/mountinfo
-kill $pid
-`
-
-// TestRootless: engine, hook and container live in one user namespace.
-func TestRootless(t *testing.T) {
-	needRoot(t)
-	if err := exec.Command("unshare", "--user", "--map-root-user", "true").Run(); err != nil {
-		t.Skipf("this test needs user namespaces, and unshare says: %v", err)
-	}
-	for _, forceBind := range []bool{false, true} {
-		dir := t.TempDir()
-		root := filepath.Join(dir, "rootfs")
-		for _, d := range []string{"usr/lib", "etc", "dev"} {
-			must(t, os.MkdirAll(filepath.Join(root, d), 0o755))
-		}
-		job := hookJob{Root: root, StateDir: dir + "/state", NotesFile: dir + "/notes", Edits: attackEdits(t), ForceBind: forceBind}
-		text, err := json.Marshal(job)
-		must(t, err)
-		must(t, os.WriteFile(dir+"/job", text, 0o600))
-		self, err := os.Executable()
-		must(t, err)
-		cmd := exec.Command("unshare", "--user", "--map-root-user", "--mount", "sh", "-c", rootlessScript, "sh", root, self)
-		cmd.Env = append(os.Environ(), hookEnv+"="+dir+"/job")
-		out, err := cmd.CombinedOutput()
-		for _, want := range []string{"library\n", "character special file 1:3\n", "libdavit.so.1 ro,nosuid,nodev"} {
-			if !strings.Contains(string(out), want) {
-				t.Errorf("bind=%v: missing %q: %v\n%s", forceBind, want, err, out)
-			}
-		}
-	}
-}
-
-// TestThreads: afterwards no thread is left in the container, the first least of all.
-func TestThreads(t *testing.T) {
-	root := filepath.Join(t.TempDir(), "rootfs")
-	must(t, os.MkdirAll(root+"/usr/lib", 0o755))
-	must(t, os.MkdirAll(root+"/dev", 0o755))
-	for range 2000 {
-		must(t, onSpareThread(func() error {
-			if unix.Gettid() == unix.Getpid() {
-				return errors.New("on the first thread")
-			}
-			return nil
-		}))
-	}
-	c := newContainer(t, root, "slave")
-	theirs, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/mnt", c.pid))
-	must(t, err)
-	for range 20 {
-		_, err := Apply(Target{Pid: c.pid, RootPath: root}, attackEdits(t), Options{StateDir: t.TempDir(), NoCgroups: true})
-		must(t, err)
-	}
-	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(time.Millisecond) {
-		tasks, err := filepath.Glob("/proc/self/task/*/ns/mnt")
-		must(t, err)
-		left := 0
-		for _, task := range tasks {
-			if ns, err := os.Readlink(task); err == nil && ns == theirs {
-				left++
-			}
-		}
-		if left == 0 {
-			return
-		}
-		if time.Now().After(deadline) {
-			t.Fatalf("%d threads are still in the container", left)
-		}
-	}
 }
 
 // TestLinks: links of the image to the host's folder end inside the root.
@@ -496,4 +394,39 @@ func race(t *testing.T, name string, forceBind bool, rounds int) {
 	if swaps < rounds {
 		t.Errorf("only %d swaps: the race was not tried", swaps)
 	}
+}
+
+// TestBindRaced: the old way changes no flags of a mount that is not its own.
+func TestBindRaced(t *testing.T) {
+	needRoot(t)
+	dir := t.TempDir()
+	write(t, dir+"/source", "library\n")
+	write(t, dir+"/a", "")
+	must(t, os.Mkdir(dir+"/b", 0o755))
+	must(t, onSpareThread(func() error {
+		if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
+			return err
+		}
+		if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+			return err
+		}
+		if err := unix.Mount("tmpfs", dir+"/b", "tmpfs", 0, ""); err != nil {
+			return err
+		}
+		bind := true
+		s := &source{path: dir + "/source", attr: unix.MOUNT_ATTR_RDONLY}
+		defer s.close()
+		if err := s.open(&bind); err != nil {
+			return err
+		}
+		at, err := openPath(dir+"/a", 0)
+		if err != nil {
+			return err
+		}
+		defer at.Close()
+		if err := s.attach(at, func() (*os.File, error) { return openPath(dir+"/b", 0) }); !errors.Is(err, errRaced) {
+			return fmt.Errorf("not noticed: %v", err)
+		}
+		return os.WriteFile(dir+"/b/x", nil, 0o600)
+	}))
 }

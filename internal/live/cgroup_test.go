@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 	"unsafe"
 
 	"davit/internal/plan"
@@ -145,7 +146,7 @@ func TestAllowV1(t *testing.T) {
 	if dir == "" || os.Mkdir(dir, 0o755) != nil {
 		t.Skip("this test needs the device controller of cgroup v1")
 	}
-	defer os.Remove(dir)
+	defer removeGroup(t, dir)
 	given, refused := testNodes(t)
 	// A group with all allowed needs no change, whoever's it is.
 	must(t, allowV1(dir, []plan.Device{given}, true))
@@ -160,7 +161,7 @@ func TestAllowV1(t *testing.T) {
 	}
 	below := dir + "/below"
 	must(t, os.Mkdir(below, 0o755))
-	defer os.Remove(below)
+	defer removeGroup(t, below)
 	err = allowV1(below, []plan.Device{given, refused}, false)
 	if !errors.Is(err, unix.EPERM) || !strings.Contains(err.Error(), "a control group above it refuses the device") {
 		t.Errorf("above is refused: %v", err)
@@ -193,12 +194,25 @@ func newGroup(t *testing.T) string {
 	must(t, err)
 	for _, m := range cgroupMounts(string(mounts), false) {
 		if dir := filepath.Join(m.point, fmt.Sprintf("davit-test-%d", os.Getpid())); m.visible(false) && os.Mkdir(dir, 0o755) == nil {
-			t.Cleanup(func() { must(t, os.Remove(dir)) })
+			t.Cleanup(func() { removeGroup(t, dir) })
 			return dir
 		}
 	}
 	t.Skip("this test needs a cgroup2 mount in which it can make a group")
 	return ""
+}
+
+// removeGroup waits for the kernel: a group is busy for a moment after its last process.
+func removeGroup(t *testing.T, dir string) {
+	t.Helper()
+	var err error
+	for range 100 {
+		if err = os.Remove(dir); err == nil {
+			return
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+	t.Error(err)
 }
 
 // attach loads a program and attaches it to the group.

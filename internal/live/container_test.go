@@ -284,8 +284,10 @@ func TestContainerFails(t *testing.T) {
 			if err == nil || strings.Contains(out, "STARTED") || !strings.Contains(out, test.want) {
 				t.Errorf("%s: err %v\n%s", test.name, err, out)
 			}
-			if _, err := os.Stat("/sys/fs/cgroup/davit-live-test"); err == nil {
-				t.Errorf("%s: the control group is still there", test.name)
+			for _, top := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/devices"} {
+				if _, err := os.Stat(top + b.cgroup()); err == nil {
+					t.Errorf("%s: %s is still there", test.name, top+b.cgroup())
+				}
 			}
 		}
 	})

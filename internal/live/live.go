@@ -13,6 +13,7 @@
 package live
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
@@ -137,6 +138,9 @@ func (j *job) prepare() error {
 	}
 	fd, err := unix.Openat(int(j.proc.Fd()), "ns/mnt", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
+		if errors.Is(err, unix.ENOENT) {
+			err = unix.ESRCH // a process that has ended has none
+		}
 		return fmt.Errorf("open the mount namespace of process %s: %w; %s", pid, err, hint(err))
 	}
 	j.mntns = os.NewFile(uintptr(fd), "/proc/"+pid+"/ns/mnt")
