@@ -141,7 +141,7 @@ func (j *job) prepare() error {
 		if errors.Is(err, unix.ENOENT) {
 			err = unix.ESRCH // a process that has ended has none
 		}
-		return fmt.Errorf("open the mount namespace of process %s: %w; %s", pid, err, hint(err))
+		return fmt.Errorf("open the mount namespace of process %s: %w; the container ended before it was started", pid, err)
 	}
 	j.mntns = os.NewFile(uintptr(fd), "/proc/"+pid+"/ns/mnt")
 	if err := unix.Stat(j.target.RootPath, &j.rootStat); err != nil {
