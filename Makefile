@@ -21,7 +21,8 @@ build: ## static programs in bin/
 
 test: ## all tests, real engines included; the last line counts them
 	@set -o pipefail; go build -o bin/.summary ./test/summary && \
-	{ go test -json -count=1 -timeout 40m ./... | bin/.summary; } ; s=$$?; test/e2e/engines/down.sh --all; exit $$s
+	{ loaders=$$(test/e2e/loaders.sh build/loaders >&2 && echo "$$PWD/build/loaders" || true); \
+	DAVIT_LOADERS=$$loaders go test -json -count=1 -timeout 40m ./... | bin/.summary; } ; s=$$?; test/e2e/engines/down.sh --all; exit $$s
 
 e2e: ## the tests with real engines alone
 	@set -o pipefail; go build -o bin/.summary ./test/summary && \

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
+	"strconv"
 	"strings"
 
 	"davit/internal/config"
@@ -20,12 +22,18 @@ import (
 	"davit/internal/shim"
 )
 
-// maxState bounds the OCI state on standard input; real ones have < 1 KiB.
-const maxState = 1 << 20
+// maxState bounds the OCI state on standard input. It has the annotations of
+// config.json in it.
+const maxState = oci.MaxConfig
 
 // hookMain is docker's prestart hook. Its arguments are those of NVIDIA's
 // nvidia-container-runtime-hook: flags, then prestart, poststart or poststop.
+//
+// Of its environment it takes nothing. That is the engine's, but some runtimes
+// give to a hook without one of its own the container's, which an image can
+// fill as it likes; runc 1.1 does so at createContainer.
 func hookMain(args []string) int {
+	os.Clearenv()
 	verb, configFile := "", ""
 	for i := 0; i < len(args); i++ {
 		name, val, hasVal := strings.Cut(strings.TrimLeft(args[i], "-"), "=")
@@ -60,20 +68,21 @@ func hookMain(args []string) int {
 		fmt.Fprintf(os.Stderr, "davit: unknown command %q; known: prestart, poststart, poststop\n", verb)
 		return 2
 	}
-	c, err := hookConfig(configFile)
-	if err == nil {
-		err = prestart(c, os.Stdin)
-	}
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "davit: "+err.Error())
+	if err := prestart(configFile, os.Stdin); err != nil {
+		fmt.Fprintln(os.Stderr, printable("davit: "+err.Error()))
 		return 1
 	}
 	return 0
 }
 
-func hookConfig(file string) (config.Config, error) {
+// hookConfig reads the configuration that the hook's entry in config.json
+// names, by its arguments or its own environment.
+func hookConfig(file string, spec *oci.Spec) (config.Config, error) {
 	if file == "" {
-		return loadConfig()
+		return loadConfig(spec.HookEnv)
+	}
+	if !filepath.IsAbs(file) {
+		return config.Config{}, fmt.Errorf("-config %q: give an absolute path", file)
 	}
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -122,9 +131,26 @@ func readState(r io.Reader) (state, error) {
 	return s, nil
 }
 
+// checkNamespace refuses to run in the container's pid namespace, as at
+// createContainer: the number in the state is then another process in /proc,
+// 1 the host's first.
+func checkNamespace() error {
+	self, err := os.Readlink("/proc/self")
+	if err != nil {
+		return fmt.Errorf("find this process in /proc: %w", err)
+	}
+	if self != strconv.Itoa(os.Getpid()) {
+		return errors.New("this hook is called inside the container's pid namespace, as createContainer hooks are: make it a prestart or createRuntime hook")
+	}
+	return nil
+}
+
 // prestart gives a created container what it asks for.
-func prestart(c config.Config, stdin io.Reader) error {
+func prestart(configFile string, stdin io.Reader) error {
 	st, err := readState(stdin)
+	if err == nil {
+		err = checkNamespace()
+	}
 	if err != nil {
 		return err
 	}
@@ -136,6 +162,10 @@ func prestart(c config.Config, stdin io.Reader) error {
 	spec, err := oci.Parse(data)
 	if err != nil {
 		return fmt.Errorf("%s: %w", file, err)
+	}
+	c, err := hookConfig(configFile, spec)
+	if err != nil {
+		return err
 	}
 	pol := c.Policy()
 	if _, podman := spec.Container.Annotations["io.container.manager"]; !podman {

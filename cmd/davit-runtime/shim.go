@@ -18,7 +18,7 @@ import (
 // returns only on failure.
 func shimMain(args []string) int {
 	inv := shim.ParseArgs(args)
-	c, err := loadConfig()
+	c, err := loadConfig(os.Getenv)
 	if err != nil && (inv.Verb == "create" || inv.Verb == "run") {
 		return fail(inv, err)
 	}
@@ -55,15 +55,21 @@ func shimMain(args []string) int {
 // fail tells the engine, by the runtime's log and by standard error, in one
 // line.
 func fail(inv shim.Invocation, err error) int {
-	msg := "davit: " + err.Error()
-	if inv.Log != "" {
-		if f, err := os.OpenFile(inv.Log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644); err == nil {
-			_, _ = f.Write(logLine(inv.LogFormat, msg))
-			f.Close()
-		}
-	}
+	msg := printable("davit: " + err.Error())
+	toLog(inv, msg)
 	fmt.Fprintln(os.Stderr, msg)
 	return 1
+}
+
+// toLog appends to the log that the engine reads, if it asked for one.
+func toLog(inv shim.Invocation, msg string) {
+	if inv.Log == "" {
+		return
+	}
+	if f, err := os.OpenFile(inv.Log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644); err == nil {
+		_, _ = f.Write(logLine(inv.LogFormat, msg))
+		f.Close()
+	}
 }
 
 // lookRuntime finds the first of the names that can be executed and is not

@@ -233,14 +233,7 @@ func readAt(dir *os.File, name string) ([]byte, error) {
 func stateFile(dir, prefix string, data []byte) (string, error) {
 	sum := sha256.Sum256(data)
 	file := path.Join(dir, prefix+"-"+hex.EncodeToString(sum[:12]))
-	if old, err := os.ReadFile(file); err == nil && bytes.Equal(old, data) {
-		return file, nil
-	}
-	err := os.MkdirAll(dir, 0o755)
-	if err == nil {
-		err = rootfs.WriteFile(file, data, 0o444)
-	}
-	if err != nil {
+	if err := rootfs.KeepFile(file, data, 0o444); err != nil {
 		return "", fmt.Errorf("write %s: %w; %s", file, cause(err), hint(err))
 	}
 	return file, nil

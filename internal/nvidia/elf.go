@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 )
 
 // errNotELF says that a file is no ELF object for little-endian machines.
@@ -146,4 +147,17 @@ entries:
 		return nil
 	}
 	return fmt.Errorf("%w: string table lies outside the file", errNotELF)
+}
+
+// ownSONAME says whether a library of this name, up to ".so", may call itself
+// so. The SONAME becomes the name of a mount in containers: a damaged or
+// hostile one must not lie over another library or elsewhere.
+func ownSONAME(soname, name string) bool {
+	for _, r := range soname {
+		if !(r >= '0' && r <= '9' || r >= 'A' && r <= 'Z' || r >= 'a' && r <= 'z' || r == '.' || r == '_' || r == '-' || r == '+') {
+			return false
+		}
+	}
+	// A library newer than the table may have a SONAME that its file has not.
+	return baseName(soname) == name || strings.HasPrefix(soname, "libnvidia")
 }

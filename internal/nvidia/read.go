@@ -325,6 +325,10 @@ func (rd *reader) addLibrary(c candidate, lib library, have map[string]bool) err
 	if want, ok := machines[rd.facts.Arch]; ok && want[info.bits] != info.machine {
 		return nil // another architecture's, in a shared folder
 	}
+	if info.soname != "" && !ownSONAME(info.soname, lib.name) {
+		rd.miss(p, fmt.Sprintf("it calls itself %q, which is no name of this library; it is left out", info.soname))
+		return nil
+	}
 	file := File{Kind: Library, Host: rd.driver.Host(p), Name: c.name, SONAME: info.soname, Link: lib.link, Bits: info.bits, Caps: lib.caps}
 	if file.SONAME == "" {
 		file.SONAME = c.name

@@ -59,7 +59,8 @@ func TestRenderKeepsAllElseByteForByte(t *testing.T) {
 	if g := spec.Process.User.AdditionalGids; len(g) != 2 || g[1] != 44 {
 		t.Errorf("groups %v", g)
 	}
-	if h := spec.Hooks.Prestart; len(h) != 1 || h[0].Path != "/proc/1/exe" { //nolint:staticcheck // docker uses prestart
+	//lint:ignore SA1019 docker uses prestart
+	if h := spec.Hooks.Prestart; len(h) != 1 || h[0].Path != "/proc/1/exe" {
 		t.Errorf("hooks %+v", h)
 	}
 	for _, keep := range []string{`{ "ociVersion":"1.2.0" ,"x-vendor":{"b":1,"a":[1, 2,{"é":"\u00e9"}]},`, `"x":1e400`, `"x":0.10`, `[ {"destination":"/proc"}`} {

@@ -8,8 +8,10 @@ package oci
 import (
 	"bytes"
 	"fmt"
+	"path"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"davit/internal/jsonedit"
 	"davit/internal/request"
@@ -121,6 +123,29 @@ func (s *Spec) readMounts() {
 		}
 		s.Container.Mounts = append(s.Container.Mounts, mount)
 	}
+}
+
+// HookEnv looks a variable up in the environment that the configuration gives
+// to davit's hook by name; "" if it gives none. Unlike the environment that the
+// hook then has, this one is certainly the engine's and not the image's.
+func (s *Spec) HookEnv(name string) string {
+	value := ""
+	for _, stage := range []string{"prestart", "createRuntime", "createContainer"} {
+		v, _ := s.doc.Get("hooks", stage)
+		for _, h := range v.Elems() {
+			p, _ := h.Get("path")
+			if text, err := p.String(); err != nil || !hookNames[path.Base(text)] {
+				continue
+			}
+			env, _ := h.Get("env")
+			for _, e := range env.Elems() {
+				if text, err := e.String(); err == nil && strings.HasPrefix(text, name+"=") {
+					value = text[len(name)+1:]
+				}
+			}
+		}
+	}
+	return value
 }
 
 // RootPath is the root file system's folder, given the bundle's.

@@ -269,3 +269,42 @@ func WriteFile(p string, data []byte, mode fs.FileMode) error {
 	defer dir.Close()
 	return WriteFileAt(dir, path.Base(p), data, mode)
 }
+
+// KeepFile makes the file p of the program's own state hold data, in a folder
+// that it makes if need be. A plain file of root alone with this content stays;
+// anything else in its place, damaged, of another owner, a FIFO, a folder, is
+// replaced without having been followed or waited for.
+func KeepFile(p string, data []byte, mode fs.FileMode) error {
+	if holds(p, data) {
+		return nil
+	}
+	if err := os.MkdirAll(path.Dir(p), 0o755); err != nil {
+		return err
+	}
+	err := WriteFile(p, data, mode)
+	if errors.Is(err, unix.EISDIR) {
+		if err = os.RemoveAll(p); err == nil {
+			err = WriteFile(p, data, mode)
+		}
+	}
+	return err
+}
+
+// holds says whether p is a plain file with this content that only this user
+// can change.
+func holds(p string, data []byte) bool {
+	fd, err := unix.Open(p, unix.O_RDONLY|unix.O_NOFOLLOW|unix.O_NONBLOCK|unix.O_NOCTTY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	f := os.NewFile(uintptr(fd), p)
+	defer f.Close()
+	var st unix.Stat_t
+	if unix.Fstat(fd, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Size != int64(len(data)) ||
+		st.Uid != uint32(os.Geteuid()) || st.Mode&0o022 != 0 {
+		return false
+	}
+	have := make([]byte, len(data))
+	_, err = io.ReadFull(f, have)
+	return err == nil && string(have) == string(data)
+}

@@ -3,7 +3,6 @@
 package shim
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -41,7 +40,7 @@ type Options struct {
 // config.json.
 func Create(bundle string, o Options) (*plan.Plan, error) {
 	file := filepath.Join(bundle, oci.ConfigFile)
-	data, err := readConfig(file)
+	data, mode, err := readConfig(file)
 	if err != nil {
 		return nil, err
 	}
@@ -80,6 +79,9 @@ func Create(bundle string, o Options) (*plan.Plan, error) {
 	if err := checkSources(edits); err != nil {
 		return nil, err
 	}
+	if err := checkTargets(root, edits); err != nil {
+		return nil, err
+	}
 	cache, note, err := mergeCache(root, spec.Readonly, facts, edits.Cache, o.StateDir)
 	if err != nil {
 		return nil, err
@@ -94,22 +96,24 @@ func Create(bundle string, o Options) (*plan.Plan, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", file, err)
 	}
-	if err := rootfs.WriteFile(file, out, 0o644); err != nil {
+	if err := rootfs.WriteFile(file, out, mode); err != nil {
 		return nil, fmt.Errorf("write %s: %w", file, err)
 	}
 	return p, nil
 }
 
-// readConfig reads config.json whole.
-func readConfig(file string) ([]byte, error) {
+// readConfig reads config.json whole, and its mode: environments hold secrets,
+// and an engine may keep others from reading them.
+func readConfig(file string) ([]byte, fs.FileMode, error) {
 	info, err := os.Stat(file)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
 	if info.Size() > oci.MaxConfig {
-		return nil, fmt.Errorf("%s has %d bytes, more than a container's configuration can have", file, info.Size())
+		return nil, 0, fmt.Errorf("%s has %d bytes, more than a container's configuration can have", file, info.Size())
 	}
-	return os.ReadFile(file)
+	data, err := os.ReadFile(file)
+	return data, info.Mode().Perm(), err
 }
 
 // checkSources tells in one sentence what the runtime would tell in five: a
@@ -186,16 +190,9 @@ func Leftover(root *rootfs.Handle, add []loader.Entry) func(loader.Entry) bool {
 // StoreCache keeps a merged cache in a file named by its content, and gives
 // its path. A file of that name with other content is damaged and replaced.
 func StoreCache(stateDir string, data []byte) (string, error) {
-	dir := filepath.Join(stateDir, "ldcache")
 	sum := sha256.Sum256(data)
-	file := filepath.Join(dir, hex.EncodeToString(sum[:16]))
-	if have, err := os.ReadFile(file); err == nil && bytes.Equal(have, data) {
-		return file, nil
-	}
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return "", fmt.Errorf("keep a loader cache: %w", err)
-	}
-	if err := rootfs.WriteFile(file, data, 0o644); err != nil {
+	file := filepath.Join(stateDir, "ldcache", hex.EncodeToString(sum[:16]))
+	if err := rootfs.KeepFile(file, data, 0o644); err != nil {
 		return "", fmt.Errorf("keep a loader cache: %w", err)
 	}
 	return file, nil

@@ -226,7 +226,14 @@ func (b *box) run(args ...string) result {
 	if !strings.Contains(strings.Join(args, " "), "--network") {
 		base = append(base, "--network", "none")
 	}
-	return b.in(append(base, args...)...)
+	r := b.in(append(base, args...)...)
+	if r.code == 0 && r.out == "" {
+		// Docker 26 loses the whole output of about one short container in a
+		// thousand, plain ones with runc alone too (seen: 1 of 788). All that is
+		// run here prints something.
+		r = b.in(append(base, args...)...)
+	}
+	return r
 }
 
 // ok fails the test unless the command succeeded and printed all of these.

@@ -66,6 +66,7 @@ func (k *canary) restart() {
 		}
 		return err
 	}))
+	events(k.t, k.watch) // this walk's
 }
 
 // check fails if something was opened or changed since the last restart.

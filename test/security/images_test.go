@@ -77,6 +77,10 @@ func TestImages(t *testing.T) {
 					must(t, os.MkdirAll(filepath.Dir(p), 0o755))
 					trap.set(t, c, k.dir, p)
 					k.restart()
+					if place == "/dev" && plainStarts(c) && listing(t, k.dir) != k.before {
+						t.Skip("runc itself, without any GPU, follows a link at /dev out of this image")
+					}
+					k.restart()
 					checkTrapped(t, c, c.start())
 					k.check()
 				})

@@ -37,18 +37,13 @@ var built struct {
 func TestMain(m *testing.M) {
 	if os.Getenv(boxEnv) == "" {
 		if built.whyNot = lacking(); built.whyNot == "" {
-			cmd := exec.Command("unshare", append([]string{"--mount", "--propagation", "private", os.Args[0]}, os.Args[1:]...)...)
-			cmd.Env = append(os.Environ(), boxEnv+"=1")
-			cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-			err := cmd.Run()
-			var exit *exec.ExitError
-			if errors.As(err, &exit) {
-				os.Exit(exit.ExitCode())
-			} else if err != nil {
-				fmt.Fprintln(os.Stderr, err)
-				os.Exit(1)
+			program, err := exec.LookPath("unshare")
+			if err == nil {
+				args := append([]string{program, "--mount", "--propagation", "private", os.Args[0]}, os.Args[1:]...)
+				err = unix.Exec(program, args, append(os.Environ(), boxEnv+"=1"))
 			}
-			os.Exit(0)
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
 		}
 		os.Exit(m.Run()) // all tests are skipped
 	}
