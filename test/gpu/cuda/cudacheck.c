@@ -56,7 +56,7 @@ static const char *const target[][2] = {
 
 static const char body[] =
 	".address_size 64\n"
-	".visible .entry add(.param .u64 pa, .param .u64 pb, .param .u64 pc, .param .u32 pn)\n"
+	".visible .entry vector_add(.param .u64 pa, .param .u64 pb, .param .u64 pc, .param .u32 pn)\n"
 	"{\n"
 	"	.reg .pred %p<2>; .reg .b32 %r<6>; .reg .f32 %f<4>; .reg .b64 %d<8>;\n"
 	"	ld.param.u64 %d1, [pa]; ld.param.u64 %d2, [pb]; ld.param.u64 %d3, [pc]; ld.param.u32 %r5, [pn];\n"
@@ -128,7 +128,7 @@ static void compute(int i, int dev)
 	}
 	must("cuModuleLoadDataEx", r);
 	log_text[0] = 0;
-	must("cuModuleGetFunction", cuModuleGetFunction(&fn, module, "add"));
+	must("cuModuleGetFunction", cuModuleGetFunction(&fn, module, "vector_add"));
 	for (unsigned k = 0; k < N; k++) {
 		a[k] = (float)(k % 1000);
 		b[k] = (float)(k % 777) * 2;
