@@ -165,13 +165,14 @@ func ReadCached(host rootfs.Root, o Options, dir, version string) (*Facts, error
 	return f, nil
 }
 
-// hashName is FNV-1a of s, for a file's name.
+// hashName is FNV-1a of s in sixteen digits, for a file's name.
 func hashName(s string) string {
 	h := uint64(14695981039346656037)
 	for i := range len(s) {
 		h = (h ^ uint64(s[i])) * 1099511628211
 	}
-	return strconv.FormatUint(h, 16)
+	text := strconv.FormatUint(h, 16)
+	return "0000000000000000"[len(text):] + text
 }
 
 // maxCache bounds the file; that of 64 GPUs has less than 200 KiB.

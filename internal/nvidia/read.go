@@ -356,22 +356,51 @@ func (rd *reader) addLibrary(c candidate, lib library, have map[string]bool) err
 }
 
 func (rd *reader) readPrograms() {
+	// The driver's own bin folder, beside its libraries, before the host's: what
+	// lies in /usr/bin can be a script that calls the program by a path of the
+	// host, which no container has.
+	dirs := programDirs
+	if libs := rd.facts.Driver.LibDirs; len(libs) > 0 {
+		dirs = append([]string{path.Join(path.Dir(libs[0]), "bin")}, programDirs...)
+	}
 	for _, prog := range programs {
-		found := false
-		for _, dir := range programDirs {
+		found, script := "", ""
+		for _, dir := range dirs {
 			real, err := rd.resolve(dir + "/" + prog.name)
 			if err != nil {
 				continue
 			}
-			rd.facts.Files = append(rd.facts.Files, File{Kind: Program, Host: rd.driver.Host(real), Name: prog.name,
-				Target: "/usr/bin/" + prog.name, Caps: prog.caps})
-			found = true
-			break
+			if rd.isELF(real) {
+				found = real
+				break
+			}
+			if script == "" {
+				script = real
+			}
 		}
-		if !found && prog.name == "nvidia-smi" {
+		if found == "" && script != "" {
+			found = script
+			rd.miss(prog.name, "only "+script+" was found, which is a script: what it calls may be missing in containers")
+		}
+		if found != "" {
+			rd.facts.Files = append(rd.facts.Files, File{Kind: Program, Host: rd.driver.Host(found), Name: prog.name,
+				Target: "/usr/bin/" + prog.name, Caps: prog.caps})
+		} else if prog.name == "nvidia-smi" {
 			rd.miss("nvidia-smi", "in none of "+strings.Join(programDirs[:4], ", ")+" …; it will be missing in containers")
 		}
 	}
+}
+
+// isELF says whether a file of the driver is a program, not a script.
+func (rd *reader) isELF(p string) bool {
+	f, err := rd.driver.Open(p)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	var magic [4]byte
+	_, err = f.ReadAt(magic[:], 0)
+	return err == nil && string(magic[:]) == "\x7fELF"
 }
 
 func (rd *reader) readConfigs() {
