@@ -2,8 +2,9 @@
 
 // Command davit-runtime is what engines run at every container start. By the
 // name it is called it is the runtime shim (nvidia-container-runtime), docker's
-// prestart hook (nvidia-container-runtime-hook), or, mounted into images that
-// cannot run the real one, a note in the place of nvidia-smi.
+// prestart hook (nvidia-container-runtime-hook), the hook of CDI specs
+// (nvidia-cdi-hook), or, mounted into images that cannot run the real one, a
+// note in the place of nvidia-smi.
 package main
 
 import (
@@ -12,6 +13,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"davit/internal/config"
@@ -29,6 +31,12 @@ func main() {
 	switch filepath.Base(os.Args[0]) {
 	case "nvidia-container-runtime-hook", "nvidia-container-toolkit":
 		os.Exit(hookMain(args))
+	case "nvidia-cdi-hook":
+		os.Exit(oldCDIHookMain(args))
+	case "nvidia-ctk":
+		if len(args) > 0 && args[0] == "hook" {
+			os.Exit(oldCDIHookMain(args[1:]))
+		}
 	case "nvidia-smi":
 		os.Exit(smiNote())
 	case "davit-runtime":
@@ -39,16 +47,22 @@ func main() {
 				return
 			case "hook":
 				os.Exit(hookMain(args[1:]))
+			case "cdi-hook":
+				os.Exit(cdiHookMain(args[1:]))
 			}
 		}
 	}
 	os.Exit(shimMain(args))
 }
 
-// loadConfig reads config.toml. A file that is there and cannot be understood
-// is an error: guessing what an administrator allowed would be worse.
-func loadConfig() (config.Config, error) {
-	for _, p := range config.Paths(os.Getenv) {
+// loadConfig reads config.toml, whose place env may name. A file that is there
+// and cannot be understood is an error: guessing what an administrator allowed
+// would be worse.
+func loadConfig(env func(string) string) (config.Config, error) {
+	for _, p := range config.Paths(env) {
+		if !filepath.IsAbs(p) {
+			return config.Config{}, fmt.Errorf("%q is no absolute path: the working folder is the engine's choice, or in an image; give NVIDIA_CTK_CONFIG_FILE_PATH and XDG_CONFIG_HOME from the root", p)
+		}
 		text, err := os.ReadFile(p)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
@@ -114,6 +128,24 @@ func trace(file, what string, p *plan.Plan, err error) {
 		}
 	}
 	_, _ = f.WriteString(text)
+}
+
+// printable keeps a message on one line and harmless for terminals, whatever
+// of a container's configuration stands in it.
+func printable(s string) string {
+	odd := func(r rune) bool { return r < ' ' || r >= 0x7f && r < 0xa0 || r == '\ufffd' }
+	if !strings.ContainsFunc(s, odd) {
+		return s
+	}
+	var b strings.Builder
+	for _, r := range s {
+		if odd(r) {
+			fmt.Fprintf(&b, "\\u%04x", r)
+		} else {
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
 }
 
 // smiNote runs inside a container in the place of nvidia-smi.

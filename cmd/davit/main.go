@@ -10,6 +10,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
@@ -46,11 +47,28 @@ func (e *exitError) Error() string {
 
 func (e *exitError) Unwrap() error { return e.err }
 
-func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+func main() {
+	root := newRoot()
+	if filepath.Base(os.Args[0]) == "nvidia-ctk" {
+		if len(os.Args) > 1 && os.Args[1] == "hook" {
+			os.Exit(oldHook(os.Args[2:]))
+		}
+		root = newCtk()
+	}
+	os.Exit(run(root, os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// newCtk answers to the name of NVIDIA's program.
+func newCtk() *cobra.Command {
+	root := newRoot()
+	root.ResetCommands()
+	root.Use = "nvidia-ctk"
+	root.AddCommand(newCtkCDI())
+	return root
+}
 
 // run is main without the process around it, for tests.
-func run(args []string, stdout, stderr io.Writer) int {
-	root := newRoot()
+func run(root *cobra.Command, args []string, stdout, stderr io.Writer) int {
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
@@ -82,7 +100,7 @@ func newRoot() *cobra.Command {
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return &exitError{exitUsage, fmt.Errorf("%w; see %s --help", err, c.CommandPath())}
 	})
-	root.AddCommand(newPlan(), newList(), newSetup(), newSimulate())
+	root.AddCommand(newPlan(), newList(), newSetup(), newSimulate(), newCDI())
 	return root
 }
 

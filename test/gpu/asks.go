@@ -126,7 +126,7 @@ func isolationChecks(h *host) []check {
 		{name: "GPU 0 of 2: CUDA counts one device", run: first(func(c *column, _ gpu) outcome {
 			return c.sees(c.start(container{image: "debian", gpus: "0", args: []string{"/davit/cudacheck", "list"}}), 0)
 		})},
-		{name: "GPU 0 of 2: nvidia-smi as root made no node of the other", run: first(func(c *column, other gpu) outcome {
+		{name: "GPU 0 of 2: nvidia-smi as root shows and opens one GPU", run: first(func(c *column, other gpu) outcome {
 			r := c.start(container{image: "debian", gpus: "0", args: []string{"sh", "-c", "nvidia-smi -L; nvidia-smi >/dev/null; /davit/gpucheck probe nodes"}})
 			if strings.Contains(r.out, other.uuid) || !strings.Contains(r.out, own.uuid) {
 				return r.because("nvidia-smi sees the wrong GPUs")
@@ -134,7 +134,10 @@ func isolationChecks(h *host) []check {
 			if strings.Contains(r.out, " "+other.node+" ok") {
 				return r.because("the other's node opens")
 			}
-			if strings.Contains(r.out, " "+other.node+" ") {
+			// A driver library that runs as root makes nodes of its own unless params
+			// forbid it, and only the hook can mount over a file of /proc. In the
+			// shim way such a node may appear; the device cgroup keeps it shut.
+			if c.way == "hook" && strings.Contains(r.out, " "+other.node+" ") {
 				return r.because("there is a node of the other (it does not open)")
 			}
 			return good

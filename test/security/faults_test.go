@@ -51,6 +51,12 @@ func TestKilled(t *testing.T) {
 				}
 				kills++
 				checkLeft(t, c)
+				if kills%10 == 0 {
+					again := *c
+					again.runtime = ""
+					again.configure("")
+					checkRight(t, again.start())
+				}
 				if t.Failed() {
 					t.Fatalf("after a kill at %s number %d", call, n)
 				}
@@ -440,14 +446,11 @@ func TestNothingStays(t *testing.T) {
 		look := func() string {
 			os.Remove(filepath.Join(c.dir, "debug"))
 			var b strings.Builder
-			for _, dir := range []string{c.dir, os.TempDir()} {
-				out, err := exec.Command("find", dir, "-xdev", "-path", "*/TestNothingStays*", "-printf", "%p %y %s\n").Output()
-				must(t, err)
-				b.Write(out)
-			}
-			groups, _ := filepath.Glob("/sys/fs/cgroup/*/davit-security*")
-			own, _ := filepath.Glob("/run/davit/*")
-			return b.String() + mountinfo(t) + strings.Join(groups, "\n") + strings.Join(own, "\n")
+			out, err := exec.Command("find", c.dir, "-xdev", "-printf", "%p %y %s\n").Output()
+			must(t, err)
+			b.Write(out)
+			groups, _ := filepath.Glob(fmt.Sprintf("/sys/fs/cgroup/*/davit-security-%d*", os.Getpid()))
+			return b.String() + mountinfo(t) + strings.Join(groups, "\n")
 		}
 		before := look()
 		for range starts {

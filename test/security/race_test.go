@@ -125,7 +125,9 @@ func raceCheck(t *testing.T, k *canary, way, place string) {
 			continue
 		}
 		var st unix.Stat_t
-		must(t, unix.Lstat(p, &st))
+		if unix.Lstat(p, &st) != nil {
+			continue // below a folder that was just removed
+		}
 		if kind := st.Mode & unix.S_IFMT; kind == unix.S_IFREG && st.Size == 0 || kind == unix.S_IFDIR {
 			t.Logf("%s: runc made %s", place, strings.TrimPrefix(p, k.dir))
 			_ = os.RemoveAll(p)
