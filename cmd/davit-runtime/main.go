@@ -8,9 +8,7 @@
 package main
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -55,27 +53,15 @@ func main() {
 	os.Exit(shimMain(args))
 }
 
-// loadConfig reads config.toml, whose place env may name. A file that is there
-// and cannot be understood is an error: guessing what an administrator allowed
-// would be worse.
+// loadConfig reads config.toml, whose place env may name.
 func loadConfig(env func(string) string) (config.Config, error) {
-	for _, p := range config.Paths(env) {
+	paths := config.Paths(env)
+	for _, p := range paths {
 		if !filepath.IsAbs(p) {
 			return config.Config{}, fmt.Errorf("%q is no absolute path: the working folder is the engine's choice, or in an image; give NVIDIA_CTK_CONFIG_FILE_PATH and XDG_CONFIG_HOME from the root", p)
 		}
-		text, err := os.ReadFile(p)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		} else if err != nil {
-			return config.Config{}, err
-		}
-		c, err := config.Parse(text)
-		if err != nil {
-			return c, fmt.Errorf("%s: %w", p, err)
-		}
-		return c, nil
 	}
-	return config.Default(), nil
+	return config.Load(paths, os.ReadFile)
 }
 
 // readFacts reads the host that the configuration names.

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -111,20 +110,7 @@ func loadConfig(host rootfs.Root) (config.Config, error) {
 	if host.Dir() != "/" {
 		paths = config.Paths(func(string) string { return "" })
 	}
-	for _, p := range paths {
-		text, err := host.ReadFile(p)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		} else if err != nil {
-			return config.Config{}, err
-		}
-		c, err := config.Parse(text)
-		if err != nil {
-			return c, fmt.Errorf("%s: %w", p, err)
-		}
-		return c, nil
-	}
-	return config.Default(), nil
+	return config.Load(paths, host.ReadFile)
 }
 
 // openHost opens the folder given by --root, or the one that the

@@ -8,6 +8,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"strings"
 
 	"davit/internal/request"
@@ -60,6 +61,26 @@ func Default() Config {
 		AnnotationPrefixes: []string{"cdi.k8s.io/"},
 		AdditionalGIDs:     true,
 	}
+}
+
+// Load reads the first of the paths that exists, by read; none of them means
+// the defaults. A file that is there and cannot be understood is an error:
+// guessing what an administrator allowed would be worse.
+func Load(paths []string, read func(string) ([]byte, error)) (Config, error) {
+	for _, p := range paths {
+		text, err := read(p)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		} else if err != nil {
+			return Config{}, err
+		}
+		c, err := Parse(text)
+		if err != nil {
+			return c, fmt.Errorf("%s: %w", p, err)
+		}
+		return c, nil
+	}
+	return Default(), nil
 }
 
 // acceptEnv are the values of accept-visible-devices-env. "refuse" is "never"
