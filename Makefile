@@ -9,10 +9,11 @@ VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo dev)
 GOBUILD = CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X main.version=$(VERSION)"
 
 # The names that scripts, daemon.json files and docker know.
-RUNTIME_NAMES = nvidia-container-runtime nvidia-container-runtime-hook nvidia-container-toolkit nvidia-cdi-hook
-DAVIT_NAMES   = nvidia-ctk nvidia-container-cli
+RUNTIME_NAMES = nvidia-container-runtime nvidia-container-runtime.cdi nvidia-container-runtime.legacy \
+	nvidia-container-runtime-hook nvidia-container-toolkit nvidia-cdi-hook nvidia-container-cli
+DAVIT_NAMES   = nvidia-ctk
 
-.PHONY: all build test e2e demo lint fuzz install clean help
+.PHONY: all build test e2e engines bench demo lint fuzz install deb clean help
 
 all: build
 
@@ -28,6 +29,16 @@ e2e: ## the tests with real engines alone
 	@set -o pipefail; go build -o bin/.summary ./test/summary && \
 	{ go test -json -count=1 -timeout 40m ./test/e2e | bin/.summary; } ; s=$$?; test/e2e/engines/down.sh --all; exit $$s
 
+engines: ## every engine and way with a real container; prints the table and puts it into docs/engines.md
+	@set -o pipefail; go build -o bin/.enginetable ./test/enginetable && \
+	{ go test -json -count=1 -timeout 40m ./test/e2e -run '^TestDocker$$/./^(build|gpus-flag|runtime|default-runtime)$$|^TestCDI$$/docker/^names$$|^TestPodman$$|^TestRootless$$|^TestContainerd$$' | \
+	bin/.enginetable docs/engines.md; } ; s=$$?; test/e2e/engines/down.sh --all; exit $$s
+
+bench: ## what a GPU costs a container's start, on simulated hosts; BENCH="--only shim --rounds 20"; as root
+	@mkdir -p build/bench/bin
+	$(GOBUILD) -o build/bench/bin/ ./cmd/davit ./cmd/davit-runtime ./test/gpu/floor ./test/bench
+	build/bench/bin/bench --bin build/bench/bin --instructions --commit "$(VERSION)" $(BENCH)
+
 demo: ## a GPU in containers, shown with a real engine; simulated where there is no GPU
 	@test/e2e/demo.sh
 
@@ -35,7 +46,7 @@ lint: ## gofmt, go vet, staticcheck, shellcheck (if installed)
 	@files=$$(gofmt -l *.go cmd internal test); [ -z "$$files" ] || { echo "run gofmt -w on" $$files; exit 1; }
 	go vet ./...
 	go run $(STATICCHECK) ./...
-	@if command -v shellcheck >/dev/null; then shellcheck -S warning -x -P SCRIPTDIR .ci/run $$(find test -name '*.sh' -not -path '*/build/*'); fi
+	@if command -v shellcheck >/dev/null; then shellcheck -S warning -x -P SCRIPTDIR .ci/run packaging/deb/make.sh packaging/deb/p* $$(find test -name '*.sh' -not -path '*/build/*'); fi
 
 fuzz: ## each fuzz target for FUZZTIME (30s)
 	@set -e; for d in $$(grep -rl --include='*_test.go' '^func Fuzz' internal cmd | xargs -n1 dirname | sort -u); do \
@@ -47,6 +58,9 @@ install: build ## programs and their other names below DESTDIR and PREFIX (/usr)
 	install -m 0755 bin/davit bin/davit-runtime "$(DESTDIR)$(PREFIX)/bin/"
 	for n in $(RUNTIME_NAMES); do ln -sfn davit-runtime "$(DESTDIR)$(PREFIX)/bin/$$n"; done
 	for n in $(DAVIT_NAMES); do ln -sfn davit "$(DESTDIR)$(PREFIX)/bin/$$n"; done
+
+deb: ## a Debian package in bin/, of this machine's architecture (ARCH=arm64 for another)
+	@RUNTIME_NAMES="$(RUNTIME_NAMES)" DAVIT_NAMES="$(DAVIT_NAMES)" packaging/deb/make.sh "$(VERSION)" $(ARCH)
 
 clean: ## remove all that was built, test engines too
 	test/e2e/engines/down.sh --all

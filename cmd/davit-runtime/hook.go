@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -181,25 +182,36 @@ func prestart(configFile string, stdin io.Reader) error {
 	if !req.Asked {
 		return nil
 	}
-	p, err := applyLive(c, st, spec, req)
+	g := gift{pid: st.pid, rootPath: spec.RootPath(st.bundle), privileged: spec.Container.Privileged}
+	p, err := g.apply(c, req)
 	trace(c.HookDebug, "hook prestart "+st.bundle, p, err)
 	return err
 }
 
-func applyLive(c config.Config, st state, spec *oci.Spec, req request.Request) (*plan.Plan, error) {
+// gift is what a container that is created and not yet started is given.
+type gift struct {
+	pid      int
+	rootPath string // as the host sees it
+	// privileged containers see all nodes anyway.
+	privileged bool
+	// without are the beginnings of targets that are left out.
+	without []string
+}
+
+// apply gives it, by the container's own mount namespace, seen through its
+// process.
+func (g gift) apply(c config.Config, req request.Request) (*plan.Plan, error) {
 	facts, err := readFacts(c)
 	if err != nil {
 		return nil, err
 	}
-	rootPath := spec.RootPath(st.bundle)
-	// The container's own mount namespace, seen through its process.
-	root, err := rootfs.OpenHandle(fmt.Sprintf("/proc/%d/root%s", st.pid, rootPath))
+	root, err := rootfs.OpenHandle(fmt.Sprintf("/proc/%d/root%s", g.pid, g.rootPath))
 	if err != nil {
 		return nil, fmt.Errorf("open the container's root: %w", err)
 	}
 	defer root.Close()
 	o := planOptions()
-	o.Privileged = spec.Container.Privileged
+	o.Privileged = g.privileged
 	p, err := plan.Make(facts, req, loader.Inspect(root, facts.Arch), o)
 	if err != nil || p.Untouched {
 		return p, err
@@ -208,7 +220,11 @@ func applyLive(c config.Config, st state, spec *oci.Spec, req request.Request) (
 	if !c.AdditionalGIDs {
 		edits.GIDs = nil
 	}
-	notes, err := live.Apply(live.Target{Pid: st.pid, RootPath: rootPath}, edits, live.Options{
+	for _, prefix := range g.without {
+		edits.Devices = slices.DeleteFunc(slices.Clone(edits.Devices), func(d plan.Device) bool { return strings.HasPrefix(d.Path, prefix) })
+		edits.Mounts = slices.DeleteFunc(slices.Clone(edits.Mounts), func(m plan.Mount) bool { return strings.HasPrefix(m.Target, prefix) })
+	}
+	notes, err := live.Apply(live.Target{Pid: g.pid, RootPath: g.rootPath}, edits, live.Options{
 		StateDir:  c.StateDir,
 		NoCgroups: c.NoCgroups,
 		Drop:      shim.Leftover(root, edits.Cache),

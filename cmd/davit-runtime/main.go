@@ -3,8 +3,9 @@
 // Command davit-runtime is what engines run at every container start. By the
 // name it is called it is the runtime shim (nvidia-container-runtime), docker's
 // prestart hook (nvidia-container-runtime-hook), the hook of CDI specs
-// (nvidia-cdi-hook), or, mounted into images that cannot run the real one, a
-// note in the place of nvidia-smi.
+// (nvidia-cdi-hook), the tool of ctr and LXC (nvidia-container-cli), or,
+// mounted into images that cannot run the real one, a note in the place of
+// nvidia-smi.
 package main
 
 import (
@@ -31,6 +32,8 @@ func main() {
 		os.Exit(hookMain(args))
 	case "nvidia-cdi-hook":
 		os.Exit(oldCDIHookMain(args))
+	case "nvidia-container-cli":
+		os.Exit(cliMain(args))
 	case "nvidia-ctk":
 		if len(args) > 0 && args[0] == "hook" {
 			os.Exit(oldCDIHookMain(args[1:]))
@@ -53,6 +56,9 @@ func main() {
 	os.Exit(shimMain(args))
 }
 
+// maxConfigToml bounds config.toml, which people write by hand.
+const maxConfigToml = 16 << 20
+
 // loadConfig reads config.toml, whose place env may name.
 func loadConfig(env func(string) string) (config.Config, error) {
 	paths := config.Paths(env)
@@ -61,7 +67,10 @@ func loadConfig(env func(string) string) (config.Config, error) {
 			return config.Config{}, fmt.Errorf("%q is no absolute path: the working folder is the engine's choice, or in an image; give NVIDIA_CTK_CONFIG_FILE_PATH and XDG_CONFIG_HOME from the root", p)
 		}
 	}
-	return config.Load(paths, os.ReadFile)
+	return config.Load(paths, func(p string) ([]byte, error) {
+		text, _, err := rootfs.ReadHostFile(p, maxConfigToml)
+		return text, err
+	})
 }
 
 // readFacts reads the host that the configuration names.

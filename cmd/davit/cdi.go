@@ -145,12 +145,9 @@ func (g *generateFlags) generate() ([]byte, error) {
 	if g.only != nil {
 		spec.Devices = slices.DeleteFunc(spec.Devices, func(d specs.Device) bool { return !g.only(d.Name) })
 	}
-	text, err := cdi.Marshal(spec, g.format)
+	text, err := cdi.Text(spec, g.format, facts)
 	if err != nil {
 		return nil, &exitError{exitUsage, err}
-	}
-	if g.format == "yaml" {
-		text = append(fmt.Appendf(nil, "# Written by davit cdi generate for driver %s and %d GPUs.\n", facts.Driver.Version, len(facts.GPUs)), text...)
 	}
 	return text, nil
 }

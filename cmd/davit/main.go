@@ -48,22 +48,19 @@ func (e *exitError) Unwrap() error { return e.err }
 
 func main() {
 	root := newRoot()
-	if filepath.Base(os.Args[0]) == "nvidia-ctk" {
-		if len(os.Args) > 1 && os.Args[1] == "hook" {
-			os.Exit(oldHook(os.Args[2:]))
+	switch args := os.Args[1:]; filepath.Base(os.Args[0]) {
+	case "nvidia-ctk":
+		if len(args) > 0 && args[0] == "hook" {
+			os.Exit(oldHook(args[1:]))
 		}
 		root = newCtk()
+	case "nvidia-container-cli":
+		if hasConfigure(args) {
+			os.Exit(oldConfigure(args))
+		}
+		root = newContainerCLI()
 	}
 	os.Exit(run(root, os.Args[1:], os.Stdout, os.Stderr))
-}
-
-// newCtk answers to the name of NVIDIA's program.
-func newCtk() *cobra.Command {
-	root := newRoot()
-	root.ResetCommands()
-	root.Use = "nvidia-ctk"
-	root.AddCommand(newCtkCDI())
-	return root
 }
 
 // run is main without the process around it, for tests.
@@ -99,7 +96,7 @@ func newRoot() *cobra.Command {
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return &exitError{exitUsage, fmt.Errorf("%w; see %s --help", err, c.CommandPath())}
 	})
-	root.AddCommand(newPlan(), newList(), newSetup(), newSimulate(), newCDI())
+	root.AddCommand(newPlan(), newList(), newSetup(), newSimulate(), newCDI(), newDoctor(), newReport(), newWatch(), newExplain(), newLint())
 	return root
 }
 

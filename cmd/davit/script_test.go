@@ -11,7 +11,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"davit": main, "nvidia-ctk": main})
+	testscript.Main(m, map[string]func(){"davit": main, "nvidia-ctk": main, "nvidia-container-cli": main})
 }
 
 // Every file in testdata is one behaviour of the command line, named

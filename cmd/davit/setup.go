@@ -7,169 +7,243 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
-	"path"
-	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
 
 	"davit/internal/engine"
 	"davit/internal/rootfs"
 )
 
-// programNames are the names that engines and configurations look for; each
-// becomes a link to davit-runtime.
-var programNames = []string{"nvidia-container-runtime", "nvidia-container-runtime-hook", "nvidia-container-toolkit"}
-
 type setupOptions struct {
-	root, binDir        string
-	dryRun, undo, yes   bool
-	defaultRuntime, cdi bool
-	in                  io.Reader
-	interactive         bool // ask before changing anything
+	root, binDir               string
+	dryRun, undo, yes, json    bool
+	defaultRuntime, cdi, hooks bool
+	capabilities               string
+	in                         io.Reader
+	out, ask                   io.Writer
+	interactive                bool // ask before changing anything
 }
 
 func newSetup() *cobra.Command {
-	c := &cobra.Command{
-		Use:   "setup",
-		Short: "Set container engines up, or take that back",
-		Args:  cobra.NoArgs,
-		RunE:  func(c *cobra.Command, _ []string) error { return c.Help() },
-	}
-	c.AddCommand(newSetupDocker())
-	return c
-}
-
-func newSetupDocker() *cobra.Command {
 	o := setupOptions{in: os.Stdin}
 	c := &cobra.Command{
-		Use:   "docker",
-		Short: "Make docker run --gpus and --runtime nvidia work",
-		Long: "Links davit-runtime under the names that docker looks for, and adds the runtime\n" +
-			"nvidia to daemon.json; all else in that file stays byte for byte. The change is\n" +
-			"shown first. docker looks for its hook when it starts, so restart it afterwards.",
-		Example: "  davit setup docker --dry-run\n  davit setup docker\n  davit setup docker --undo",
-		Args:    cobra.NoArgs,
-		RunE: func(c *cobra.Command, _ []string) error {
-			info, err := os.Stdin.Stat()
-			o.interactive = err == nil && info.Mode()&fs.ModeCharDevice != 0 && !o.yes && !o.dryRun
-			if o.undo {
-				return undoDocker(c.OutOrStdout(), o)
+		Use:   "setup [ENGINE…]",
+		Short: "Set container engines up, or take that back",
+		Long: "Makes GPUs work in containers of " + strings.Join(engineNames, ", ") + "; without\n" +
+			"an argument, of every engine that is found here.\n\n" +
+			"It links davit-runtime under the names that engines look for, and adds the runtime\n" +
+			"nvidia to the configuration of docker, containerd and CRI-O, or a CDI spec for\n" +
+			"podman. All else in those files, comments too, stays byte for byte. The change is\n" +
+			"shown first, and what was there before is kept beside it. No engine is restarted:\n" +
+			"what to restart is said at the end.",
+		Example:   "  davit setup --dry-run\n  davit setup docker\n  davit setup containerd --default-runtime\n  davit setup podman --hooks\n  davit setup --undo",
+		ValidArgs: engineNames,
+		RunE: func(c *cobra.Command, args []string) error {
+			for _, a := range args {
+				if !slices.Contains(engineNames, a) {
+					return &exitError{exitUsage, fmt.Errorf("unknown engine %q: want some of %s", a, strings.Join(engineNames, ", "))}
+				}
 			}
-			return setupDocker(c.OutOrStdout(), o)
+			_, err := unix.IoctlGetTermios(int(os.Stdin.Fd()), unix.TCGETS)
+			o.interactive = err == nil && !o.yes && !o.dryRun // a terminal
+			o.out, o.ask = c.OutOrStdout(), c.ErrOrStderr()
+			return o.run(args)
 		},
 	}
 	f := c.Flags()
 	f.StringVar(&o.root, "root", "/", rootFlagUsage)
-	f.StringVar(&o.binDir, "bin-dir", "/usr/bin", "where docker finds programs: a folder of dockerd's PATH, inside the root")
+	f.StringVar(&o.binDir, "bin-dir", "/usr/bin", "where engines find programs: a folder of dockerd's PATH, inside the root")
 	f.BoolVar(&o.dryRun, "dry-run", false, "show what would change, and change nothing")
 	f.BoolVar(&o.undo, "undo", false, "take back what an earlier setup changed")
 	f.BoolVarP(&o.yes, "yes", "y", false, "do not ask")
+	f.BoolVar(&o.json, "json", false, "one JSON object, schema davit.setup/1")
 	f.BoolVar(&o.defaultRuntime, "default-runtime", false, "also make nvidia the default runtime: images that ask by their environment get a GPU")
 	f.BoolVar(&o.cdi, "cdi", false, "also switch docker's CDI support on (docker 25 to 28.1; later ones have it on)")
+	f.BoolVar(&o.hooks, "hooks", false, "also give podman a hook: containers that name GPUs in NVIDIA_VISIBLE_DEVICES get them")
+	f.StringVar(&o.capabilities, "capabilities", "", "driver capabilities in podman's CDI spec; by default those of davit cdi generate")
 	return c
 }
 
-// link is a name to make for davit-runtime.
-type link struct {
-	path   string // inside the root
-	target string
-	there  bool // it is right already
+// setupPlan is all that a setup or its undoing would do.
+type setupPlan struct {
+	host    rootfs.Root
+	links   []link // to make
+	gone    []string
+	files   []engine.File
+	undos   []undoFile
+	notes   []string
+	restart []string
+	hint    string // what to try afterwards
 }
 
-// planLinks finds davit-runtime and what its names hold now.
-func planLinks(host rootfs.Root, binDir string) ([]link, error) {
-	target := path.Join(binDir, "davit-runtime")
-	if _, err := host.Stat(target); err != nil {
-		return nil, fmt.Errorf("%s is not there: install davit-runtime beside davit (make install), or name its folder with --bin-dir", host.Host(target))
-	}
-	var links []link
-	for _, name := range programNames {
-		l := link{path: path.Join(binDir, name), target: "davit-runtime"}
-		info, err := host.Lstat(l.path)
-		switch {
-		case errors.Is(err, fs.ErrNotExist):
-		case err != nil:
-			return nil, err
-		case info.Mode()&fs.ModeSymlink == 0:
-			return nil, fmt.Errorf("%s is another program, probably of NVIDIA's toolkit: remove the package nvidia-container-toolkit first, or install davit in another folder of dockerd's PATH and name it with --bin-dir", host.Host(l.path))
-		default:
-			text, err := host.Readlink(l.path)
-			if err != nil {
-				return nil, err
-			}
-			if path.Base(text) != "davit-runtime" {
-				return nil, fmt.Errorf("%s is a link to %s, not to davit-runtime: remove the package that brought it, or use --bin-dir", host.Host(l.path), text)
-			}
-			l.there = true
-		}
-		links = append(links, l)
-	}
-	return links, nil
+type undoFile struct {
+	file engine.File
+	undo engine.Undo
 }
 
-func setupDocker(w io.Writer, o setupOptions) error {
+func (o setupOptions) run(names []string) error {
 	host, err := rootfs.Open(o.root)
 	if err != nil {
 		return &exitError{exitNoAnswer, err}
 	}
-	links, err := planLinks(host, o.binDir)
+	p := &setupPlan{host: host}
+	if o.undo {
+		err = o.planUndo(p, names)
+	} else {
+		err = o.plan(p, names)
+	}
 	if err != nil {
-		return &exitError{exitErrors, err}
-	}
-	found, err := engine.FindDocker(host)
-	if err != nil {
-		return &exitError{exitNoAnswer, err}
-	}
-	conf := found[0]
-	now, changes, err := engine.PlanDocker(conf.Data, engine.DockerOptions{
-		File:    host.Host(conf.File),
-		Runtime: path.Join(o.binDir, "nvidia-container-runtime"),
-		Default: o.defaultRuntime,
-		CDI:     o.cdi,
-	})
-	if err != nil {
-		return &exitError{exitErrors, err}
-	}
-	todo := len(changes)
-	for _, l := range links {
-		if !l.there {
-			fmt.Fprintf(w, "link %s -> %s\n", host.Host(l.path), l.target)
-			todo++
-		}
-	}
-	fmt.Fprint(w, engine.Diff(host.Host(conf.File), conf.Data, now))
-	for _, other := range found[1:] {
-		fmt.Fprintf(w, "note: docker also runs as %s, with %s; it is left as it is\n", other.Kind, host.Host(other.File))
-	}
-	if todo == 0 {
-		fmt.Fprintln(w, "docker is set up already; nothing to change")
-		return nil
-	}
-	if o.dryRun {
-		fmt.Fprintln(w, "nothing was changed (--dry-run)")
-		return nil
-	}
-	if ok, err := agreed(w, o); !ok {
 		return err
 	}
-	if err := makeLinks(host, links); err != nil {
-		return &exitError{exitErrors, err}
+	todo := p.todo()
+	if !o.json {
+		p.text(o)
 	}
-	if err := engine.WriteDocker(host, conf.File, conf.Data, now); err != nil {
-		return &exitError{exitErrors, err}
+	if todo > 0 && !o.dryRun {
+		if ok, err := o.agreed(); !ok {
+			return err
+		}
+		if err := p.apply(); err != nil {
+			return &exitError{exitErrors, err}
+		}
 	}
-	fmt.Fprintln(w, "done. Restart docker now: systemctl restart docker")
-	fmt.Fprintln(w, "then try: docker run --rm --gpus all debian nvidia-smi")
+	if o.json {
+		return printJSON(o.out, p.json(o))
+	}
+	p.closing(o, names)
 	return nil
 }
 
+// plan plans the setup of engines.
+func (o setupOptions) plan(p *setupPlan, names []string) error {
+	links, err := planLinks(p.host, o.binDir)
+	if err != nil {
+		return &exitError{exitErrors, err}
+	}
+	for _, l := range links {
+		if !l.there {
+			p.links = append(p.links, l)
+		}
+	}
+	named := len(names) > 0
+	if !named {
+		names = foundEngines(p.host)
+	}
+	if len(names) == 0 {
+		return &exitError{exitErrors, fmt.Errorf("no container engine was found on this host; name one of %s", strings.Join(engineNames, ", "))}
+	}
+	for _, name := range names {
+		files, err := o.engineFiles(p.host, name)
+		if err != nil {
+			if named || !errors.Is(err, errNoDriver) {
+				return err
+			}
+			p.notes = append(p.notes, name+": "+err.Error())
+		}
+		for _, f := range files {
+			p.files = append(p.files, f)
+			p.notes = append(p.notes, f.Notes...)
+			finds := !f.Changed() && f.Now == nil && len(p.links) > 0 // k3s looks for the program itself
+			if r := restartOf[f.Engine]; r != "" && (f.Changed() || finds || f.Engine == "docker" && len(p.links) > 0) && !slices.Contains(p.restart, r) {
+				p.restart = append(p.restart, r)
+			}
+		}
+		if p.hint == "" {
+			p.hint = tryOf[name]
+		}
+		if name == "docker" {
+			found, err := engine.FindDocker(p.host)
+			if err != nil {
+				return &exitError{exitNoAnswer, err}
+			}
+			for _, other := range found[1:] {
+				p.notes = append(p.notes, fmt.Sprintf("docker also runs as %s, with %s; it is left as it is", other.Kind, p.host.Host(other.File)))
+			}
+		}
+	}
+	return nil
+}
+
+// planUndo plans to take back what was done to engines.
+func (o setupOptions) planUndo(p *setupPlan, names []string) error {
+	rest := []string{}
+	if len(names) == 0 {
+		names = engineNames
+	}
+	for _, name := range engineNames {
+		if !slices.Contains(names, name) {
+			rest = append(rest, name)
+		}
+	}
+	for _, name := range names {
+		list, err := undosOf(p.host, name)
+		if err != nil {
+			return err
+		}
+		for _, u := range list {
+			p.undos = append(p.undos, u)
+			if u.undo.Note != "" {
+				p.notes = append(p.notes, u.undo.Note)
+			}
+			if r := restartOf[u.file.Engine]; r != "" && !slices.Contains(p.restart, r) {
+				p.restart = append(p.restart, r)
+			}
+		}
+	}
+	p.gone = linksOf(p.host, o.binDir)
+	for _, name := range rest {
+		// What another engine still needs stays.
+		if list, err := undosOf(p.host, name); len(p.gone) > 0 && (err != nil || len(list) > 0) {
+			p.notes = append(p.notes, fmt.Sprintf("the links in %s stay, because %s is still set up", p.host.Host(o.binDir), name))
+			p.gone = nil
+		}
+	}
+	if len(p.gone) > 0 && slices.Contains(names, "docker") && !slices.Contains(p.restart, restartOf["docker"]) && len(p.undos) == 0 {
+		p.restart = append(p.restart, restartOf["docker"])
+	}
+	return nil
+}
+
+// todo counts what there is to do.
+func (p *setupPlan) todo() int {
+	n := len(p.links) + len(p.gone) + len(p.undos)
+	for _, f := range p.files {
+		if f.Changed() {
+			n++
+		}
+	}
+	return n
+}
+
+func (p *setupPlan) apply() error {
+	if err := makeLinks(p.host, p.links); err != nil {
+		return err
+	}
+	for _, f := range p.files {
+		if err := f.Write(p.host); err != nil {
+			return err
+		}
+	}
+	for _, u := range p.undos {
+		if err := u.undo.Apply(); err != nil {
+			return err
+		}
+	}
+	return removeLinks(p.host, p.gone)
+}
+
 // agreed asks on a terminal.
-func agreed(w io.Writer, o setupOptions) (bool, error) {
+func (o setupOptions) agreed() (bool, error) {
 	if !o.interactive {
 		return true, nil
+	}
+	w := o.out
+	if o.json {
+		w = o.ask
 	}
 	fmt.Fprint(w, "change this? [y/N] ")
 	answer, _ := bufio.NewReader(o.in).ReadString('\n')
@@ -179,81 +253,108 @@ func agreed(w io.Writer, o setupOptions) (bool, error) {
 	return false, &exitError{exitErrors, errors.New("nothing was changed")}
 }
 
-// makeLinks makes what is missing; a name that turns up meanwhile is an error.
-func makeLinks(host rootfs.Root, links []link) error {
-	for _, l := range links {
-		if l.there {
-			continue
-		}
-		dir, err := host.Resolve(path.Dir(l.path))
-		if err != nil {
-			return err
-		}
-		if err := os.Symlink(l.target, host.Host(filepath.Join(dir, path.Base(l.path)))); err != nil {
-			return err
+// text shows what would be done.
+func (p *setupPlan) text(o setupOptions) {
+	for _, l := range p.links {
+		fmt.Fprintf(o.out, "link %s -> %s\n", p.host.Host(l.path), l.target)
+	}
+	for _, f := range p.files {
+		if f.Changed() {
+			fmt.Fprint(o.out, engine.Diff(p.host.Host(f.Path), f.Was, f.Now))
 		}
 	}
-	return nil
+	for _, n := range p.notes {
+		fmt.Fprintln(o.out, "note: "+n)
+	}
+	for _, u := range p.undos {
+		if name := p.host.Host(u.file.Path); u.undo.Remove {
+			fmt.Fprintf(o.out, "remove %s, which was not there before\n", name)
+		} else {
+			fmt.Fprint(o.out, engine.Diff(name, u.undo.Was, u.undo.Now))
+		}
+	}
+	for _, g := range p.gone {
+		fmt.Fprintf(o.out, "remove %s\n", p.host.Host(g))
+	}
 }
 
-func undoDocker(w io.Writer, o setupOptions) error {
-	host, err := rootfs.Open(o.root)
-	if err != nil {
-		return &exitError{exitNoAnswer, err}
-	}
-	found, err := engine.FindDocker(host)
-	if err != nil {
-		return &exitError{exitNoAnswer, err}
-	}
-	file := found[0].File
-	u, err := engine.PlanUndoDocker(host, file)
-	nothing := errors.Is(err, engine.ErrNothingToUndo)
-	if err != nil && !nothing {
-		return &exitError{exitErrors, err}
-	}
-	var gone []string
-	for _, name := range programNames {
-		p := path.Join(o.binDir, name)
-		if text, err := host.Readlink(p); err == nil && path.Base(text) == "davit-runtime" {
-			gone = append(gone, p)
-			fmt.Fprintf(w, "remove %s\n", host.Host(p))
+// closing says what was done and what is left to do.
+func (p *setupPlan) closing(o setupOptions, names []string) {
+	switch {
+	case p.todo() == 0 && o.undo:
+		fmt.Fprintln(o.out, "nothing to undo")
+	case p.todo() == 0:
+		if len(names) == 0 {
+			names = foundEngines(p.host)
+		}
+		is := "is"
+		if len(names) > 1 {
+			is = "are"
+		}
+		fmt.Fprintf(o.out, "%s %s set up already; nothing to change\n", strings.Join(names, ", "), is)
+	case o.dryRun:
+		fmt.Fprintln(o.out, "nothing was changed (--dry-run)")
+	case len(p.restart) == 0:
+		fmt.Fprintln(o.out, "done. Nothing needs a restart")
+	default:
+		for i, r := range p.restart {
+			start := "done. "
+			if i > 0 {
+				start = "and "
+			}
+			fmt.Fprintln(o.out, start+r)
 		}
 	}
-	if nothing && len(gone) == 0 {
-		fmt.Fprintln(w, "nothing to undo")
-		return nil
+	if p.todo() > 0 && !o.dryRun && !o.undo && p.hint != "" {
+		fmt.Fprintln(o.out, "then try: "+p.hint)
 	}
-	if !nothing {
-		if u.Note != "" {
-			fmt.Fprintln(w, "note: "+u.Note)
+}
+
+// The JSON form, schema davit.setup/1.
+type (
+	setupJSON struct {
+		Schema  string      `json:"schema"`
+		Root    string      `json:"root"`
+		Undo    bool        `json:"undo"`
+		DryRun  bool        `json:"dryRun"`
+		Changed bool        `json:"changed"` // something was written
+		Links   []string    `json:"links"`   // made, or with undo removed
+		Files   []setupFile `json:"files"`
+		Notes   []string    `json:"notes"`
+		Restart []string    `json:"restart"`
+	}
+	setupFile struct {
+		Engine  string          `json:"engine"`
+		File    string          `json:"file"`
+		Action  string          `json:"action"` // none, create, change, remove, restore
+		Changes []engine.Change `json:"changes"`
+		Diff    string          `json:"diff"`
+	}
+)
+
+func (p *setupPlan) json(o setupOptions) setupJSON {
+	j := setupJSON{Schema: "davit.setup/1", Root: p.host.Dir(), Undo: o.undo, DryRun: o.dryRun, Changed: p.todo() > 0 && !o.dryRun,
+		Links: append([]string{}, p.gone...), Files: []setupFile{}, Notes: append([]string{}, p.notes...), Restart: append([]string{}, p.restart...)}
+	for _, l := range p.links {
+		j.Links = append(j.Links, l.path)
+	}
+	for _, f := range p.files {
+		s := setupFile{Engine: f.Engine, File: f.Path, Action: "none", Changes: append([]engine.Change{}, f.Changes...)}
+		if f.Changed() {
+			s.Action = "change"
+			if f.Was == nil {
+				s.Action = "create"
+			}
+			s.Diff = engine.Diff(f.Path, f.Was, f.Now)
 		}
-		if u.Remove {
-			fmt.Fprintf(w, "remove %s, which was not there before\n", host.Host(file))
-		} else {
-			fmt.Fprint(w, engine.Diff(host.Host(file), u.Was, u.Now))
+		j.Files = append(j.Files, s)
+	}
+	for _, u := range p.undos {
+		s := setupFile{Engine: u.file.Engine, File: u.file.Path, Action: "restore", Changes: []engine.Change{}, Diff: engine.Diff(u.file.Path, u.undo.Was, u.undo.Now)}
+		if u.undo.Remove {
+			s.Action = "remove"
 		}
+		j.Files = append(j.Files, s)
 	}
-	if o.dryRun {
-		fmt.Fprintln(w, "nothing was changed (--dry-run)")
-		return nil
-	}
-	if ok, err := agreed(w, o); !ok {
-		return err
-	}
-	if !nothing {
-		if err := u.Apply(); err != nil {
-			return &exitError{exitErrors, err}
-		}
-	}
-	for _, p := range gone {
-		dir, err := host.Resolve(path.Dir(p))
-		if err == nil {
-			err = os.Remove(host.Host(filepath.Join(dir, path.Base(p))))
-		}
-		if err != nil {
-			return &exitError{exitErrors, err}
-		}
-	}
-	fmt.Fprintln(w, "done. Restart docker now: systemctl restart docker")
-	return nil
+	return j
 }

@@ -15,6 +15,7 @@ import (
 	"go.yaml.in/yaml/v3"
 	"tags.cncf.io/container-device-interface/specs-go"
 
+	"davit/internal/nvidia"
 	"davit/internal/rootfs"
 )
 
@@ -54,6 +55,17 @@ func Marshal(s *specs.Spec, format string) ([]byte, error) {
 		return nil, fmt.Errorf("unknown format %q: want yaml or json", format)
 	}
 	return b.Bytes(), nil
+}
+
+// Text is what davit writes into a file: Marshal and, where the format has
+// comments, a line that says who wrote it for what. All that write a host's spec
+// use it, so that none undoes what another did.
+func Text(s *specs.Spec, format string, f *nvidia.Facts) ([]byte, error) {
+	text, err := Marshal(s, format)
+	if err == nil && format == "yaml" {
+		text = append(fmt.Appendf(nil, "# Written by davit cdi generate for driver %s and %d GPUs.\n", f.Driver.Version, len(f.GPUs)), text...)
+	}
+	return text, err
 }
 
 // flow writes the options of mounts in one line each: a spec has 60 of them.

@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"reflect"
 
 	"davit/internal/jsonedit"
@@ -28,7 +30,8 @@ type Undo struct {
 	// Note is a sentence about an undo that is not exact.
 	Note string
 
-	t target
+	t   target
+	own bool // no backup was kept
 }
 
 // PlanUndoDocker plans to take back what davit did to a daemon.json. It refuses
@@ -69,6 +72,11 @@ func PlanUndoDocker(root rootfs.Root, file string) (Undo, error) {
 // Apply carries the plan out and drops the backup.
 func (u Undo) Apply() error {
 	switch {
+	case u.own:
+		if err := os.Remove(u.t.path); err != nil {
+			return err
+		}
+		return syncFolder(filepath.Dir(u.t.path))
 	case u.Exact && u.Remove:
 		return u.t.remove()
 	case u.Exact:

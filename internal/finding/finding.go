@@ -24,8 +24,13 @@ type Finding struct {
 	// hardware, module, nodes, libraries, engine, request, image, framework.
 	Gate string `json:"gate,omitempty"`
 	// Layer is where it must be mended: host, engine, image, container.
-	Layer       string       `json:"layer,omitempty"`
-	Summary     string       `json:"summary"` // one sentence
+	Layer   string `json:"layer,omitempty"`
+	Summary string `json:"summary"` // one sentence
+	// Why is the cause in words, Avoid what would not help or do harm, Confirm
+	// how to see that it is this, or that it is mended.
+	Why         string       `json:"why,omitempty"`
+	Avoid       string       `json:"avoid,omitempty"`
+	Confirm     []string     `json:"confirm,omitempty"`
 	File        string       `json:"file,omitempty"`
 	Line        int          `json:"line,omitempty"` // from 1
 	Because     []Evidence   `json:"because,omitempty"`

@@ -3,8 +3,7 @@
 package loader
 
 import (
-	"io/fs"
-	"os"
+	"golang.org/x/sys/unix"
 
 	"davit/internal/rootfs"
 )
@@ -97,10 +96,10 @@ func libcDir(h *rootfs.Handle, m machine) (string, bool) {
 	if isFile(h, multiarch+"/libc.so.6") {
 		return multiarch, true
 	}
-	if in64 := stat(h, "/usr/lib64/libc.so.6"); in64 != nil && in64.Mode().IsRegular() {
+	if in64 := stat(h, "/usr/lib64/libc.so.6"); isKind(in64, unix.S_IFREG) {
 		// Arch has /usr/lib64 as a link to lib, and its loader knows /usr/lib
 		// alone. In Fedora /usr/lib holds another libc, the 32-bit one.
-		if in := stat(h, "/usr/lib/libc.so.6"); in != nil && os.SameFile(in64, in) {
+		if in := stat(h, "/usr/lib/libc.so.6"); in != nil && sameFile(in64, in) {
 			return "/usr/lib", true
 		}
 		return "/usr/lib64", true
@@ -113,8 +112,8 @@ func libcDir(h *rootfs.Handle, m machine) (string, bool) {
 		return "/usr/lib64", true
 	}
 	// No lib64 at all. musl's libc6-compat has a link libc.so.6 to musl here.
-	if libc := stat(h, "/usr/lib/libc.so.6"); libc != nil && libc.Mode().IsRegular() {
-		if musl := stat(h, m.musl); musl == nil || !os.SameFile(libc, musl) {
+	if libc := stat(h, "/usr/lib/libc.so.6"); isKind(libc, unix.S_IFREG) {
+		if musl := stat(h, m.musl); musl == nil || !sameFile(libc, musl) {
 			return "/usr/lib", true
 		}
 	}
@@ -138,23 +137,21 @@ func libcDir32(h *rootfs.Handle) string {
 }
 
 // stat is nil for everything that cannot be looked at.
-func stat(h *rootfs.Handle, p string) fs.FileInfo {
-	info, err := h.Stat(p)
+func stat(h *rootfs.Handle, p string) *unix.Stat_t {
+	st, err := h.StatFile(p)
 	if err != nil {
 		return nil
 	}
-	return info
+	return &st
 }
 
-func isFile(h *rootfs.Handle, p string) bool {
-	info := stat(h, p)
-	return info != nil && info.Mode().IsRegular()
-}
+func isKind(st *unix.Stat_t, kind uint32) bool { return st != nil && st.Mode&unix.S_IFMT == kind }
 
-func isFolder(h *rootfs.Handle, p string) bool {
-	info := stat(h, p)
-	return info != nil && info.IsDir()
-}
+func isFile(h *rootfs.Handle, p string) bool { return isKind(stat(h, p), unix.S_IFREG) }
+
+func isFolder(h *rootfs.Handle, p string) bool { return isKind(stat(h, p), unix.S_IFDIR) }
+
+func sameFile(a, b *unix.Stat_t) bool { return a.Dev == b.Dev && a.Ino == b.Ino }
 
 // ReadCache reads an image's cache. It fails with fs.ErrNotExist if there is
 // none, rootfs.ErrNotRegular or rootfs.ErrTooLarge (over 16 MiB) if what lies

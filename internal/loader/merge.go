@@ -106,7 +106,15 @@ func (m machine) compare(a, b Entry) int { return libcmp(b.Name, a.Name, m.signe
 // numbers, and digits before all else. Like there, numbers overflow, in the
 // way that machines do it: the order must be the loader's.
 func libcmp(a, b string, signed bool) int {
-	i, j := 0, 0
+	// What both begin with is equal; a number that goes on behind it is not.
+	same := 0
+	for same < len(a) && same < len(b) && a[same] == b[same] {
+		same++
+	}
+	for same > 0 && isDigit(a[same-1]) {
+		same--
+	}
+	i, j := same, same
 	for i < len(a) && j < len(b) {
 		x, y := a[i], b[j]
 		switch {

@@ -22,7 +22,8 @@ import (
 // trail is what a Read looked at: enough to tell later, without reading it
 // all again, that another Read would give the same.
 type trail struct {
-	files []fileStamp // by lstat
+	files []fileStamp // by lstat, each path once
+	known map[string]bool
 	texts []textStamp // kernel files, whose times say nothing, by content
 	lists []textStamp // kernel folders, by their sorted names
 }
@@ -48,11 +49,17 @@ func stampOf(path string) fileStamp {
 	return s
 }
 
-// add notes how a path looks.
+// add notes how a path looks, the first time that it is looked at: if it
+// changes later in the same reading, the facts kept will not hold.
 func (t *trail) add(path string) {
-	if t != nil {
-		t.files = append(t.files, stampOf(path))
+	if t == nil || t.known[path] {
+		return
 	}
+	if t.known == nil {
+		t.known = map[string]bool{}
+	}
+	t.known[path] = true
+	t.files = append(t.files, stampOf(path))
 }
 
 // lost notes the part of a path that does not exist, as Resolve's error has it.

@@ -49,28 +49,38 @@ func (h *Handle) File() *os.File { return h.dir }
 // could block or have effects, so callers that read add O_NONBLOCK|O_NOCTTY
 // and check what they got.
 func (h *Handle) Open(p string, flags int) (*os.File, error) {
-	name := path.Join(h.dir.Name(), p)
+	if fd, err := h.openat2(p, flags); err == nil {
+		return os.NewFile(uintptr(fd), path.Join(h.dir.Name(), p)), nil
+	} else if !h.noOpenat2 {
+		return nil, &fs.PathError{Op: "open", Path: path.Join(h.dir.Name(), p), Err: err}
+	}
+	return h.openSlowly(p, flags)
+}
+
+// openat2 opens p and gives a bare descriptor. An error while noOpenat2 is set
+// says nothing: the kernel has no such call.
+func (h *Handle) openat2(p string, flags int) (int, error) {
 	if !h.noOpenat2 {
 		how := unix.OpenHow{Flags: uint64(flags | unix.O_CLOEXEC), Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS}
 		// EAGAIN: something was renamed while ".." was resolved; openat2(2) asks to retry.
 		for range 128 {
 			fd, err := unix.Openat2(int(h.dir.Fd()), p, &how)
-			if err == nil {
-				return os.NewFile(uintptr(fd), name), nil
-			}
 			if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) {
 				continue
 			}
-			if !errors.Is(err, unix.ENOSYS) {
-				return nil, &fs.PathError{Op: "open", Path: name, Err: err}
+			if errors.Is(err, unix.ENOSYS) {
+				h.noOpenat2 = true
 			}
-			h.noOpenat2 = true
-			break
+			return fd, err
 		}
-		if !h.noOpenat2 {
-			return nil, &fs.PathError{Op: "open", Path: name, Err: unix.EAGAIN}
-		}
+		return -1, unix.EAGAIN
 	}
+	return -1, unix.ENOSYS
+}
+
+// openSlowly is Open on kernels without openat2.
+func (h *Handle) openSlowly(p string, flags int) (*os.File, error) {
+	name := path.Join(h.dir.Name(), p)
 	if flags&unix.O_NOFOLLOW != 0 {
 		// pathrs follows the last component: resolve the parent, then open below it.
 		dir, base := path.Split(path.Clean("/" + p))
@@ -133,6 +143,28 @@ func (h *Handle) Stat(p string) (fs.FileInfo, error) {
 	}
 	defer f.Close()
 	return f.Stat()
+}
+
+// StatFile is Stat in the kernel's words, for the way that each start of a
+// container goes.
+func (h *Handle) StatFile(p string) (unix.Stat_t, error) {
+	var st unix.Stat_t
+	fd, err := h.openat2(p, unix.O_PATH)
+	if err == nil {
+		err = unix.Fstat(fd, &st)
+		unix.Close(fd)
+		return st, err
+	}
+	if !h.noOpenat2 {
+		return st, err
+	}
+	f, err := h.openSlowly(p, unix.O_PATH)
+	if err != nil {
+		return st, err
+	}
+	defer f.Close()
+	err = unix.Fstat(int(f.Fd()), &st)
+	return st, err
 }
 
 // Lstat tells what p is, its own link not followed.
@@ -268,6 +300,48 @@ func WriteFile(p string, data []byte, mode fs.FileMode) error {
 	}
 	defer dir.Close()
 	return WriteFileAt(dir, path.Base(p), data, mode)
+}
+
+// ReadHostFile reads a file of the host of at most limit bytes, and gives its
+// permissions. The path is trusted; links in it are followed. Errors are those
+// of os.ReadFile, or ErrTooLarge. It spends four system calls.
+func ReadHostFile(p string, limit int64) ([]byte, fs.FileMode, error) {
+	fd, err := unix.Open(p, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	for errors.Is(err, unix.EINTR) {
+		fd, err = unix.Open(p, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	}
+	if err != nil {
+		return nil, 0, &fs.PathError{Op: "open", Path: p, Err: err}
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		return nil, 0, &fs.PathError{Op: "stat", Path: p, Err: err}
+	}
+	if st.Size > limit {
+		return nil, 0, &fs.PathError{Op: "read", Path: p, Err: ErrTooLarge}
+	}
+	// One byte more than the size, so that the end is seen; what has no size,
+	// such as a pipe, is read as it comes.
+	data := make([]byte, 0, max(st.Size+1, 512))
+	for {
+		n, err := unix.Read(fd, data[len(data):cap(data)])
+		switch {
+		case errors.Is(err, unix.EINTR):
+			continue
+		case err != nil:
+			return nil, 0, &fs.PathError{Op: "read", Path: p, Err: err}
+		case n == 0:
+			return data, fs.FileMode(st.Mode & 0o777), nil
+		}
+		data = data[:len(data)+n]
+		if int64(len(data)) > limit {
+			return nil, 0, &fs.PathError{Op: "read", Path: p, Err: ErrTooLarge}
+		}
+		if len(data) == cap(data) {
+			data = append(data, 0)[:len(data)]
+		}
+	}
 }
 
 // KeepFile makes the file p of the program's own state hold data, in a folder

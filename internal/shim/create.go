@@ -8,10 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -105,15 +105,11 @@ func Create(bundle string, o Options) (*plan.Plan, error) {
 // readConfig reads config.json whole, and its mode: environments hold secrets,
 // and an engine may keep others from reading them.
 func readConfig(file string) ([]byte, fs.FileMode, error) {
-	info, err := os.Stat(file)
-	if err != nil {
-		return nil, 0, err
+	data, mode, err := rootfs.ReadHostFile(file, oci.MaxConfig)
+	if errors.Is(err, rootfs.ErrTooLarge) {
+		return nil, 0, fmt.Errorf("%s has more than %d bytes, more than a container's configuration can have", file, oci.MaxConfig)
 	}
-	if info.Size() > oci.MaxConfig {
-		return nil, 0, fmt.Errorf("%s has %d bytes, more than a container's configuration can have", file, info.Size())
-	}
-	data, err := os.ReadFile(file)
-	return data, info.Mode().Perm(), err
+	return data, mode, err
 }
 
 // checkSources tells in one sentence what the runtime would tell in five: a
@@ -177,13 +173,16 @@ func Leftover(root *rootfs.Handle, add []loader.Entry) func(loader.Entry) bool {
 	if len(add) == 0 {
 		return nil
 	}
-	dir := path.Dir(add[0].Path)
+	dir := path.Dir(add[0].Path) + "/"
 	return func(e loader.Entry) bool {
-		if path.Dir(e.Path) != dir || !nvidia.IsDriverLibrary(e.Name) || slices.ContainsFunc(add, func(a loader.Entry) bool { return a.Name == e.Name && a.Path == e.Path }) {
+		// Of a thousand entries few are in our folder, so no path is cleaned for
+		// them; a path with ".." or "//" in it is none that davit wrote.
+		base, ours := strings.CutPrefix(e.Path, dir)
+		if !ours || strings.Contains(base, "/") || !nvidia.IsDriverLibrary(e.Name) || slices.ContainsFunc(add, func(a loader.Entry) bool { return a.Name == e.Name && a.Path == e.Path }) {
 			return false
 		}
-		info, err := root.Stat(e.Path)
-		return err != nil || info.Size() == 0
+		st, err := root.StatFile(e.Path)
+		return err != nil || st.Size == 0
 	}
 }
 

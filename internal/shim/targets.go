@@ -18,21 +18,16 @@ import (
 // image in which there is no place for a mount. It changes nothing and allows
 // what does not exist, for the runtime makes that.
 func checkTargets(root *rootfs.Handle, e plan.Edits) error {
-	folders := map[string]*os.File{} // by path; nil for one that does not exist
+	known := folders{}
 	defer func() {
-		for _, f := range folders {
+		for _, f := range known {
 			f.Close() // of nil, an error that does not matter
 		}
 	}()
 	for _, m := range e.Mounts {
-		dir := path.Dir(m.Target)
-		f, ok := folders[dir]
-		if !ok {
-			var err error
-			if f, err = openFolder(root, dir); err != nil {
-				return noPlace(m, err)
-			}
-			folders[dir] = f
+		f, err := known.open(root, path.Dir(m.Target))
+		if err != nil {
+			return noPlace(m, err)
 		}
 		if f == nil {
 			continue
@@ -48,24 +43,35 @@ func noPlace(m plan.Mount, err error) error {
 	return fmt.Errorf("mount %s at %s: %w; repair the image, or the volume mounted there", path.Base(m.Source), m.Target, err)
 }
 
-// openFolder opens the folder p, nil if it does not exist but can be made.
-func openFolder(root *rootfs.Handle, p string) (*os.File, error) {
+// folders are those of a container that were looked for, by path; nil for one
+// that does not exist but can be made.
+type folders map[string]*os.File
+
+// open opens the folder p, nil if it does not exist but can be made.
+func (known folders) open(root *rootfs.Handle, p string) (*os.File, error) {
 	for at := p; ; at = path.Dir(at) {
-		f, err := root.Open(at, unix.O_PATH|unix.O_DIRECTORY)
-		switch {
-		case err == nil && at == p:
-			return f, nil
-		case err == nil:
-			f.Close()
-			return nil, nil
-		case errors.Is(err, unix.ENOENT) && at != "/":
-			continue
-		case errors.Is(err, unix.ENOTDIR):
-			return nil, fmt.Errorf("the image has something at %s that is no folder", at)
-		case errors.Is(err, unix.ELOOP):
-			return nil, fmt.Errorf("the image's links at %s lead to each other", at)
+		f, ok := known[at]
+		if !ok {
+			var err error
+			f, err = root.Open(at, unix.O_PATH|unix.O_DIRECTORY)
+			switch {
+			case err == nil:
+				known[at] = f
+			case errors.Is(err, unix.ENOENT) && at != "/":
+				continue
+			case errors.Is(err, unix.ENOTDIR):
+				return nil, fmt.Errorf("the image has something at %s that is no folder", at)
+			case errors.Is(err, unix.ELOOP):
+				return nil, fmt.Errorf("the image's links at %s lead to each other", at)
+			default:
+				return nil, err
+			}
 		}
-		return nil, err
+		// Whatever lies between does not exist, and is to be made in this one.
+		for absent := p; absent != at; absent = path.Dir(absent) {
+			known[absent] = nil
+		}
+		return known[p], nil
 	}
 }
 

@@ -8,9 +8,9 @@ set -euo pipefail
 root=$1
 rm -rf --one-file-system "$root/sim" "$root/etc/cdi" "$root/var/run/davit"
 install -m 0755 "$DAVIT_BIN/davit" "$DAVIT_BIN/davit-runtime" "$root/usr/bin/"
-for n in nvidia-container-runtime nvidia-container-runtime-hook nvidia-container-toolkit nvidia-cdi-hook; do
+for n in nvidia-container-runtime nvidia-container-runtime-hook nvidia-container-toolkit nvidia-cdi-hook nvidia-container-cli; do
 	ln -sfn davit-runtime "$root/usr/bin/$n"
 done
-for n in nvidia-ctk nvidia-container-cli; do ln -sfn davit "$root/usr/bin/$n"; done
+ln -sfn davit "$root/usr/bin/nvidia-ctk"
 mkdir -p "$root/sim" "$root/etc/nvidia-container-runtime"
 printf 'host-root = "/sim/host"\n' >"$root/etc/nvidia-container-runtime/config.toml"

@@ -101,17 +101,6 @@ func TestWithHookReplaces(t *testing.T) {
 	}
 }
 
-func TestMedian(t *testing.T) {
-	for _, c := range []struct {
-		v    []float64
-		want float64
-	}{{[]float64{3}, 3}, {[]float64{9, 1}, 5}, {[]float64{9, 1, 2}, 2}} {
-		if got := median(c.v); got != c.want {
-			t.Errorf("%v: %v", c.v, got)
-		}
-	}
-}
-
 func TestMappedInode(t *testing.T) {
 	file := t.TempDir() + "/libcuda.so.1.2"
 	if err := copyFile("gpu_test.go", file); err != nil {

@@ -8,8 +8,9 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"time"
+
+	"davit/test/bench/rounds"
 )
 
 // times are the medians of one column, in milliseconds.
@@ -79,39 +80,30 @@ func (c *column) measure() *times {
 		{asking, c.program(), c.shimEnv(), func(text []byte, _ *mounted) ([]byte, error) { return text, nil }, false},
 		{asking, c.program(), c.shimEnv(), func(text []byte, _ *mounted) ([]byte, error) { return text, nil }, true},
 	}
-	took := make([][]float64, len(variants))
-	for i := range c.rounds + 2 {
-		if c.ctx.Err() != nil {
-			break
-		}
-		for n, v := range variants {
-			if v.cold {
-				if err := os.RemoveAll(c.path("state/davit")); err != nil {
-					t.problem = err.Error()
-					return t
-				}
-			}
-			ms, err := c.timeCreate(v.k, v.program, v.env, v.change)
-			if err != nil {
-				t.problem = fmt.Sprintf("variant %d: %v", n, err)
-				return t
-			}
-			if i >= 2 { // the first rounds warm caches up
-				took[n] = append(took[n], ms)
+	// The first two rounds warm caches up.
+	took, err := rounds.Interleave(len(variants), 2, c.rounds, func() bool { return c.ctx.Err() == nil }, func(n int) (float64, error) {
+		v := variants[n]
+		if v.cold {
+			if err := os.RemoveAll(c.path("state/davit")); err != nil {
+				return 0, err
 			}
 		}
+		ms, err := c.timeCreate(v.k, v.program, v.env, v.change)
+		if err != nil {
+			err = fmt.Errorf("variant %d: %w", n, err)
+		}
+		return ms, err
+	})
+	if err != nil {
+		t.problem = err.Error()
+		return t
 	}
 	if len(took[3]) == 0 {
 		t.problem = "no time was left"
 		return t
 	}
-	t.plain, t.floor, t.davit, t.cold = median(took[0]), median(took[1]), median(took[2]), median(took[3])
+	t.plain, t.floor, t.davit, t.cold = rounds.Median(took[0]), rounds.Median(took[1]), rounds.Median(took[2]), rounds.Median(took[3])
 	return t
-}
-
-func median(v []float64) float64 {
-	v = slices.Sorted(slices.Values(v))
-	return (v[(len(v)-1)/2] + v[len(v)/2]) / 2
 }
 
 func (c *column) floorProgram() string {

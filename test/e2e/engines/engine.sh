@@ -4,9 +4,9 @@
 # engine.sh start BOX containerd|docker|podman   (docker needs containerd first)
 # engine.sh stop  BOX containerd|docker|podman
 # Settings: DAEMON_JSON (text of dockerd's file), DOCKERD_ARGS,
-# CONTAINERD_CRI=1 keeps containerd's CRI plugin (CONTAINERD_CRI_EXTRA: more
-# lines of its section), PODMAN_RUNTIME. Sockets are where they always are, below
-# the box's /run.
+# CONTAINERD_CRI=1 keeps containerd's CRI plugin, CONTAINERD_KEEP=1 its whole
+# file as it is, PODMAN_RUNTIME.
+# Sockets are where they always are, below the box's /run.
 . "$(dirname "$0")/lib.sh"
 [ $# -eq 3 ] || die "usage: $0 start|stop BOX containerd|docker|podman"
 verb=$1 box=$2 eng=$3
@@ -35,9 +35,6 @@ containerd_config() {
 		  sandbox_image = "localhost/pause:latest"
 		  restrict_oom_score_adj = true
 		  disable_tcp_service = true
-		  ${CONTAINERD_CRI_EXTRA:-}
-		[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
-		  runtime_type = "io.containerd.runc.v2"
 	E
 }
 
@@ -62,7 +59,7 @@ podman_config() {
 case "$verb-$eng" in
 start-containerd)
 	mkdir -p "$R/etc/containerd"
-	containerd_config >"$R/etc/containerd/config.toml"
+	[ -n "${CONTAINERD_KEEP:-}" ] || containerd_config >"$R/etc/containerd/config.toml"
 	"$HERE/box.sh" spawn "$box" containerd containerd --config /etc/containerd/config.toml
 	wait_for 60 "$HERE/box.sh" exec "$box" ctr version || not_started
 	;;

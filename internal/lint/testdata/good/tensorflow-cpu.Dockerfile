@@ -1,0 +1,3 @@
+FROM tensorflow/tensorflow:2.16.1
+COPY . /app
+CMD ["python", "/app/serve.py"]
