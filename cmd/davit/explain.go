@@ -230,7 +230,7 @@ func explainText(w io.Writer, f finding.Finding) {
 		fmt.Fprintf(w, "  %s%s: %s\n", label, b.Source, b.Value)
 	}
 	if f.Avoid != "" {
-		fmt.Fprintf(w, "  don't: %s\n", f.Avoid)
+		fmt.Fprintf(w, "  mind:  %s\n", f.Avoid)
 	}
 	for i, c := range f.Confirm {
 		label := "check: "
@@ -257,7 +257,7 @@ func pageText(w io.Writer, p knowledge.Page) {
 		fmt.Fprintf(w, "    %s\n", c)
 	}
 	if p.Avoid != "" {
-		fmt.Fprintf(w, "\nwhat not to do\n  %s\n", p.Avoid)
+		fmt.Fprintf(w, "\nwhat is not needed\n  %s\n", p.Avoid)
 	}
 	if len(p.Confirm) > 0 {
 		fmt.Fprintf(w, "\nhow to check\n  %s\n", strings.Join(p.Confirm, "\n  "))

@@ -333,7 +333,7 @@ func (e *exam) merged(main *tomlFile, files []*tomlFile) {
 		if h.nvidia() {
 			e.legacy = append(e.legacy, "containerd")
 			if on, _ := h.systemd(); on {
-				e.systemd = h.file.name + ": SystemdCgroup = true"
+				e.systemd["containerd"] = h.file.name + ": SystemdCgroup = true"
 			}
 			break
 		}

@@ -252,8 +252,8 @@ func (e *exam) daemonKeys(d dockerFile) {
 
 // runtimeProgram judges the program that a runtime's entry names.
 func (e *exam) runtimeProgram(engine, file string, line int, name, program string) {
-	if program == "" || !e.programs {
-		return
+	if program == "" || !e.programs || !isNvidia(name, program) {
+		return // what other runtimes lack is no matter of GPUs
 	}
 	f := finding.Finding{Severity: finding.Error, Gate: "engine", Layer: "engine", File: file, Line: line, Because: because(fmt.Sprintf("%s:%d", file, line), name+": "+program)}
 	at := e.program(program)
@@ -261,10 +261,7 @@ func (e *exam) runtimeProgram(engine, file string, line int, name, program strin
 	if at == "" {
 		f.ID, f.Summary = "runtime-binary-missing", fmt.Sprintf("%s's runtime %q is the program %s, which does not exist.", engine, name, program)
 		f.Why = "The entry is left from a package that was removed or moved."
-		f.Remediation = fix("restart", "install the program again, or take the entry away", restart)
-		if isNvidia(name, program) {
-			f.Remediation = fix("restart", "install it (davit answers to this name), or take the entry away", "davit setup "+engine, restart)
-		}
+		f.Remediation = fix("restart", "install it (davit answers to this name), or take the entry away", "davit setup "+map[bool]string{true: "containerd", false: engine}[engine == "k3s" || engine == "rke2"], restart)
 		e.add(f)
 		return
 	}
@@ -402,6 +399,6 @@ func (e *exam) dockerCgroup(d dockerFile, info string) {
 		driver, source = "systemd", "docker's default with cgroup v2 and systemd"
 	}
 	if driver == "systemd" {
-		e.systemd = source + ": cgroup driver systemd"
+		e.systemd["docker"] = source + ": cgroup driver systemd"
 	}
 }

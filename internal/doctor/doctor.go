@@ -133,8 +133,8 @@ type exam struct {
 	// legacy are engines that give devices by a hook or runtime, behind
 	// systemd's back; systemd says whether their cgroups are systemd's.
 	legacy  []string
-	systemd string // the evidence; "" if it is not so
-	cdiGPU  string // a spec file that defines nvidia.com/gpu
+	systemd map[string]string // engine to evidence
+	cdiGPU  string            // a spec file that defines nvidia.com/gpu
 }
 
 // Examine examines a host. An error means that it could not be examined; what
@@ -145,7 +145,7 @@ func Examine(root rootfs.Root, o Options) (*Result, error) {
 			return nil, fmt.Errorf("%q is no fact that can be set: known are %s", name, strings.Join(Settable, ", "))
 		}
 	}
-	e := &exam{root: root, o: o, res: &Result{Overridden: o.Set}}
+	e := &exam{root: root, o: o, systemd: map[string]string{}, res: &Result{Overridden: o.Set}}
 	if err := e.context(); err != nil {
 		return nil, err
 	}

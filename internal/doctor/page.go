@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"davit/internal/finding"
+	"davit/internal/knowledge"
 )
 
 //go:embed page.html
@@ -20,7 +21,7 @@ var pageText string
 // pageGPU is a card in the picture.
 type pageGPU struct {
 	Name, Bus, NUMA string
-	Y               int
+	Y, Mid          int
 	MIG             []pageMIG
 	Bad             bool
 }
@@ -33,7 +34,7 @@ type pageMIG struct {
 // pageBox is an engine in the picture.
 type pageBox struct {
 	Name, State string
-	Y           int
+	Y, Mid      int
 }
 
 // pageData is what the page shows.
@@ -106,9 +107,9 @@ func (d *pageData) picture(res *Result, areas []Area) {
 			d.Driver = "driver " + f.Driver.Version
 		}
 		for _, g := range f.GPUs {
-			p := pageGPU{Name: g.Name, Bus: g.BusID, Y: y, Bad: g.Node == nil}
+			p := pageGPU{Name: g.Name, Bus: g.BusID, Y: y, Mid: y + 30, Bad: g.Node == nil}
 			for i, m := range g.MIG {
-				p.MIG = append(p.MIG, pageMIG{fmt.Sprintf("%d:%d", g.Index, m.Index), 30 + 38*i})
+				p.MIG = append(p.MIG, pageMIG{fmt.Sprintf("%d:%d", g.Index, m.Index), 10 + 38*i})
 			}
 			d.GPUs = append(d.GPUs, p)
 			y += 70
@@ -116,22 +117,47 @@ func (d *pageData) picture(res *Result, areas []Area) {
 	}
 	for _, a := range areas {
 		if a.State != None && slices.Contains([]string{"docker", "containerd", "k3s", "podman", "cri-o"}, a.Name) {
-			d.Engines = append(d.Engines, pageBox{a.Name, string(a.State), 40 + 60*len(d.Engines)})
+			at := 40 + 60*len(d.Engines)
+			d.Engines = append(d.Engines, pageBox{a.Name, string(a.State), at, at + 23})
 		}
 	}
 	d.Height = max(y, 40+60*len(d.Engines), 120) + 20
 }
 
-// prose redacts a sentence of davit's own, in which only what was quoted from
-// the host is private: a word stays if it is on the list or is plain English of
-// the texts; the rest is known by being part of a path, name or address.
+// prose redacts a sentence of davit's own: what looks quoted (paths, names in
+// quotes, addresses), and each word that was private in the record, unless the
+// pages of findings use it too and it says nothing.
 func (r *redactor) prose(s string) string {
+	english := r.english()
 	return wordsOf(s, func(w string) string {
-		if strings.ContainsAny(w, "/.:@\"=_0123456789") {
+		if strings.ContainsAny(w, "/.:@\"'=_0123456789") {
 			return r.text(w)
 		}
-		return w
+		return wordPattern.ReplaceAllStringFunc(w, func(p string) string {
+			if r.seen[p] && !english[strings.ToLower(p)] {
+				return r.word(p)
+			}
+			return p
+		})
 	})
+}
+
+// english are the words of davit's own texts.
+func (r *redactor) english() map[string]bool {
+	if r.own != nil {
+		return r.own
+	}
+	r.own = map[string]bool{}
+	pages, err := knowledge.Pages("en")
+	if err != nil {
+		return r.own // then more is replaced
+	}
+	for _, p := range pages {
+		for _, w := range wordPattern.FindAllString(strings.ToLower(strings.Join([]string{p.Title, p.Summary, p.Why, p.Fix, p.Avoid, p.NotThis}, " ")), -1) {
+			r.own[w] = true
+		}
+	}
+	return r.own
 }
 
 // wordsOf maps the words between blanks.

@@ -73,6 +73,12 @@ func TakeRecord(root rootfs.Root, o Options) (*Record, error) {
 	if rec.Host.Arch == "" {
 		rec.Host.Arch = map[string]string{"amd64": "x86_64", "arm64": "aarch64"}[runtime.GOARCH]
 	}
+	for _, d := range e.pci {
+		r.words(d.name)
+	}
+	for _, g := range e.facts.GPUs {
+		r.words(g.Name)
+	}
 	r.known = true
 	r.kernel(e)
 	r.devices(e)
@@ -119,10 +125,15 @@ func (r *recorder) path(p string) string {
 	if !r.known {
 		return r.text(p)
 	}
-	for _, w := range wordPattern.FindAllString(p, -1) {
+	r.words(p)
+	return p
+}
+
+// words lets the words of a text that is not private stand everywhere.
+func (r *recorder) words(text string) {
+	for _, w := range wordPattern.FindAllString(text, -1) {
 		r.allow[strings.ToLower(w)] = true
 	}
-	return p
 }
 
 func (r *recorder) mode(real string) string {
@@ -406,7 +417,7 @@ func (r *recorder) command(c Command) Command {
 	}
 	argv := make([]string, len(c.Argv))
 	for i, a := range c.Argv {
-		argv[i] = a
+		argv[i] = path.Base(a)
 		if i > 0 {
 			argv[i] = r.text(a)
 		}

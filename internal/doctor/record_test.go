@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 
+	"davit/internal/finding"
 	"davit/internal/rootfs"
 	"davit/internal/simulate"
 )
@@ -107,19 +108,24 @@ func TestReportHoldsNothingPrivate(t *testing.T) {
 		t.Fatal(err)
 	}
 	place(t, dir, "/etc/docker/daemon.json", `{"registry-mirrors": ["https://mirror.corp-internal.example:5000"], "insecure-registries": ["192.168.17.23:5000"],
-  "proxies": {"http-proxy": "http://alice:hunter2secret@proxy.acme.example"}, "data-root": "/home/alice/docker", "default-runtime": "nvidia"}`)
+  "proxies": {"http-proxy": "http://alice:hunter2secret@proxy.acme.example"}, "data-root": "/home/alice/docker", "default-runtime": "ludmilla", "runtimes": {"nvidia": {"path": "nvidia-container-runtime"}}}`)
 	place(t, dir, "/etc/containerd/config.toml", "version = 2\n# ask Zebulon\n[plugins.\"io.containerd.grpc.v1.cri\".registry.configs.\"harbor.acme.example\".auth]\npassword = \"s3cr3tpassw0rd\"\nidentitytoken = \"eyJhbGciOiJ\"\n")
 	place(t, dir, "/etc/systemd/system/docker.service.d/http.conf", "[Service]\nEnvironment=\"HTTP_PROXY=http://bob:tigerlily@proxy\"\n")
 	place(t, dir, "/etc/cdi/nvidia.yaml", "cdiVersion: 0.5.0\nkind: nvidia.com/gpu\ndevices:\n- name: GPU-ba16d649-0d6a-3673-86a3-54e9c7a06d13\n  containerEdits:\n    env: [API_TOKEN=quetzalcoatl]\n    deviceNodes: [{path: /dev/nvidia0}]\n")
 	place(t, dir, "/etc/passwd", "carol:x:1001:1001:Carol Danvers:/home/carol:/bin/bash\n")
 	place(t, dir, "/home/carol/.config/docker/daemon.json", "{}")
+	place(t, dir, "/usr/bin/nvidia-container-runtime", "#!/bin/sh\n")
+	if err := os.Chmod(filepath.Join(dir, "/usr/bin/nvidia-container-runtime"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	place(t, dir, "/etc/crio/crio.conf", "[crio.zipporah]\nzipporah = \"a\"\nzipporah = \"b\"\n")
 	place(t, dir, "/etc/hostname", "frobnicator-7\n")
 	root, err := rootfs.Open(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	was, now, page := again(t, root)
-	for _, secret := range []string{"corp", "192.168", "17.23", "alice", "hunter2", "acme", "Zebulon", "harbor", "s3cr3t", "eyJhb", "bob", "tigerlily", "ba16d649", "54e9c7a06d13", "quetzal", "carol", "Danvers", "frobnicator"} {
+	for _, secret := range []string{"corp", "192.168", "17.23", "alice", "hunter2", "acme", "Zebulon", "harbor", "s3cr3t", "eyJhb", "bob", "tigerlily", "ba16d649", "54e9c7a06d13", "quetzal", "carol", "Danvers", "frobnicator", "ludmilla", "zipporah"} {
 		if strings.Contains(strings.ToLower(page), strings.ToLower(secret)) {
 			i := strings.Index(strings.ToLower(page), strings.ToLower(secret))
 			t.Errorf("the report holds %q: …%s…", secret, page[max(0, i-80):min(len(page), i+80)])
@@ -128,8 +134,10 @@ func TestReportHoldsNothingPrivate(t *testing.T) {
 	if a, b := outline(was), outline(now); !slices.Equal(a, b) {
 		t.Errorf("findings of the report %v, of the host %v", b, a)
 	}
-	if len(was.Findings()) == 0 {
-		t.Error("nothing was found on a host with a default runtime that does not exist")
+	for _, id := range []string{"default-runtime-undefined", "rootless-engine-reads-other-config", "crio-config-invalid"} {
+		if !slices.ContainsFunc(was.Findings(), func(f finding.Finding) bool { return f.ID == id }) {
+			t.Errorf("no %s among the findings, so that its text was not tried", id)
+		}
 	}
 }
 

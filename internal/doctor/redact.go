@@ -19,12 +19,14 @@ type redactor struct {
 	key   []byte
 	uuids map[string]string
 	allow map[string]bool // words beside the vocabulary, in lower case
+	seen  map[string]bool // words that were replaced
+	own   map[string]bool // of davit's own texts; nil until it is asked for
 }
 
 func newRedactor() *redactor {
 	key := make([]byte, 32)
 	_, _ = rand.Read(key) // it never fails, by its own documentation
-	return &redactor{key: key, uuids: map[string]string{}, allow: map[string]bool{}}
+	return &redactor{key: key, uuids: map[string]string{}, allow: map[string]bool{}, seen: map[string]bool{}}
 }
 
 var (
@@ -70,6 +72,7 @@ func (r *redactor) word(w string) string {
 	if strings.HasPrefix(w, "00000000") && strings.Trim(w, "0123456789") == "" {
 		return w
 	}
+	r.seen[w] = true
 	mac := hmac.New(sha256.New, r.key)
 	mac.Write([]byte(w))
 	sum := mac.Sum(nil)
@@ -98,6 +101,8 @@ var vocabulary = func() map[string]bool {
 }()
 
 const words = `
+missing exists exist does not there left over which is of decimal mode group owner another folder or and more found compute instance instances
+restarted read written right others for only now was by in it no open proprietary version driver installed run runs twice off on noexec cgroup
 files l4t tegra context ls show use name format endpoint jetson
 additionalGids netDevices hostInterfaceName intelRdt closID l3CacheSchema memBwSchema enableCMT enableMBM schemata enableMonitoring
 execstart containerd.service start notify delegate killmode process restart after wanted multi target description documentation

@@ -70,10 +70,12 @@ func (e *exam) reload() {
 		e.line("/dev/char has the links that systemd needs")
 		return
 	}
-	if e.systemd == "" {
+	at := slices.IndexFunc(e.legacy, func(engine string) bool { return e.systemd[engine] != "" })
+	if at < 0 {
 		e.line("cgroups are not systemd's")
 		return
 	}
+	source, value, _ := strings.Cut(e.systemd[e.legacy[at]], ": ")
 	names := make([]string, 0, len(e.res.Links))
 	for l := range e.res.Links {
 		names = append(names, l)
@@ -85,8 +87,8 @@ func (e *exam) reload() {
 	}
 	e.add(finding.Finding{ID: "gpu-will-be-lost-on-reload", Severity: finding.Warning, Gate: "nodes",
 		Summary: "Nothing is broken now, but the next systemctl daemon-reload will take the GPU away from running containers (\"Failed to initialize NVML: Unknown Error\"): /dev/char has no links for its nodes.",
-		Why:     fmt.Sprintf("Three things meet: %s's cgroups are systemd's, the devices are added by a hook or runtime behind systemd's back, and systemd finds a device only by its link in /dev/char.", e.legacy[0]),
-		Because: because(strings.SplitN(e.systemd, ": ", 2)[0], strings.SplitN(e.systemd, ": ", 2)[1], names[0], "does not exist"), Confirm: []string{"ls -l /dev/char | grep nvidia"},
+		Why:     fmt.Sprintf("Three things meet: %s's cgroups are systemd's, the devices are added by a hook or runtime behind systemd's back, and systemd finds a device only by its link in /dev/char.", e.legacy[at]),
+		Because: because(source, value, names[0], "does not exist"), Confirm: []string{"ls -l /dev/char | grep nvidia"},
 		Remediation: fix("none", "create the links (davit doctor --fix makes them now; davit watch, or a udev rule, at each boot); or ask for devices by CDI; or set the engine to the cgroupfs driver", commands...)})
 }
 

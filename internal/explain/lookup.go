@@ -172,7 +172,7 @@ func Markdown(p knowledge.Page, lines []knowledge.Line) string {
 	if p.Risk != "" && p.Risk != "none" {
 		b.WriteString("\n" + map[string]string{"restart": "This restarts something.", "reboot": "This needs a restart of the machine.", "data": "This may lose data: read it first."}[p.Risk] + "\n")
 	}
-	section("What not to do", p.Avoid, nil)
+	section("What is not needed", p.Avoid, nil)
 	section("How to see that it is this, or mended", "", p.Confirm)
 	section("When it is not this", p.NotThis, nil)
 	section("Source", p.Source, nil)

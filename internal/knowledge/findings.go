@@ -26,7 +26,6 @@ var lineTable string
 // whether a fact is there or not.
 type Page struct {
 	ID       string
-	Table    string // the file it stands in, such as engine
 	Severity string // error, warning, info, ok
 	Gate     string
 	Layer    string
@@ -74,7 +73,7 @@ func parsePages(name, text string) ([]Page, error) {
 			continue
 		}
 		if id, ok := strings.CutPrefix(line, "# "); ok {
-			pages = append(pages, Page{ID: id, Table: strings.TrimSuffix(path.Base(name), ".txt"), Severity: "error"})
+			pages = append(pages, Page{ID: id, Severity: "error"})
 			continue
 		}
 		if len(pages) == 0 {

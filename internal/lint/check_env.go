@@ -13,7 +13,6 @@ import (
 
 var capabilityNames = []string{"all", "compute", "compat32", "graphics", "utility", "video", "display", "ngx"}
 var videoWords = regexp.MustCompile(`\b(h264|hevc|av1|vp9|mjpeg)_(nvenc|cuvid)\b|nvcuvid|libnvidia-encode|hwaccel[\s=",]+(cuda|nvdec|cuvid)|--enable-(nvenc|nvdec|cuvid)|\bnvh26[45](enc|dec)\b|NvVideoCodec|PyNvVideoCodec`)
-var graphicsPackage = regexp.MustCompile(`^(vulkan-tools|vulkan-utils|libvulkan1|libvulkan-dev|mesa-utils|glmark2.*|virtualgl|libegl1|libegl-dev|libglvnd0|libglvnd-dev|libgles2|vkmark|vulkan-loader|glx-utils)$`)
 var graphicsWords = regexp.MustCompile(`\b(vulkaninfo|vkcube|glxinfo|glxgears|eglinfo|vkmark|glmark2|vglrun|es2_info)\b|EGL_PLATFORM|MUJOCO_GL[= ]"?egl|PYOPENGL_PLATFORM[= ]"?egl|__GLX_VENDOR_LIBRARY_NAME`)
 var windowWords = regexp.MustCompile(`\b(vkcube|glxgears|vglrun|Xorg|startx|xinit)\b`)
 

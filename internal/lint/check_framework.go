@@ -230,10 +230,19 @@ func (c *checker) pairing(im *image, p pyPackage, b knowledge.Build, exact bool)
 // pairingFix names a living tag of the pair, and the way without one.
 func pairingFix(p pyPackage, b knowledge.Build, t knowledge.Tag) string {
 	major, _, _ := strings.Cut(b.CuDNN, ".")
-	found := ""
+	found, best := "", -1
 	for _, l := range knowledge.LivingTags("runtime", true) {
-		if fits(l.CUDA, b.CUDA) && (l.CuDNNMajor == "" || l.CuDNNMajor == major) && (found == "" || minorOf(l.CUDA) == minorOf(b.CUDA)) {
-			found = l.Name
+		if !fits(l.CUDA, b.CUDA) || l.CuDNNMajor != "" && l.CuDNNMajor != major {
+			continue
+		}
+		score := 0
+		for points, ok := range []bool{0: false, 1: strings.HasPrefix(l.Distro, "ubuntu"), 2: l.Distro == t.Distro, 3: minorOf(l.CUDA) == minorOf(b.CUDA), 4: minorOf(l.CUDA) == minorOf(t.CUDA)} {
+			if ok {
+				score += points
+			}
+		}
+		if score > best {
+			found, best = l.Name, score
 		}
 	}
 	var ways []string
@@ -277,7 +286,8 @@ func (c *checker) onnxruntime(im *image) {
 		if p.name != "onnxruntime-gpu" || p.extras != "" || p.conda {
 			continue
 		}
-		if im.has("torch", "vllm", "pytorch") || p.index != "" {
+		// With the CPU package beside it that is the first thing to mend.
+		if im.has("torch", "vllm", "pytorch", "onnxruntime") || p.index != "" {
 			return
 		}
 		b, ok := knowledge.ONNXRuntimeBuild(p.version)

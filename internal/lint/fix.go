@@ -84,7 +84,7 @@ func (f *fixer) at(line, col int) int {
 	if line < 1 || line > len(f.starts) {
 		return len(f.text)
 	}
-	return min(f.starts[line-1]+col-1, len(f.text))
+	return min(f.starts[line-1]+max(0, col-1), len(f.text))
 }
 
 func (f *fixer) index() {
@@ -352,6 +352,16 @@ func (f *fixer) runs() {
 			continue
 		}
 		place := func(p syntax.Pos) int { return f.at(in.line-1+int(p.Line()), int(p.Col())) }
+		// A text with mistakes in it has no places to trust.
+		last, sound := 0, true
+		for _, leaf := range list {
+			from, to := place(leaf.Pos()), place(leaf.End())
+			sound = sound && leaf.Pos().IsValid() && leaf.End().IsValid() && from >= last && to >= from && to < len(f.text)+1
+			last = to
+		}
+		if !sound {
+			continue
+		}
 		var text strings.Builder
 		for n, i := range keep {
 			if n > 0 {

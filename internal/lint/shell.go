@@ -265,10 +265,15 @@ func (r *shellReader) fields(list []*syntax.Word, base int) (out []word) {
 			out = append(out, one)
 			continue
 		}
+		if endless(raw) {
+			one.val = strings.Trim(raw, `"'`)
+			out = append(out, one)
+			continue
+		}
 		values, err := expand.Fields(&expand.Config{Env: environ{r.unknown(w)},
 			CmdSubst:  func(o io.Writer, _ *syntax.CmdSubst) error { _, err := io.WriteString(o, "*"); return err },
 			ProcSubst: func(*syntax.ProcSubst) (string, error) { return "", errors.New("not run") },
-		}, braces(w, raw)...)
+		}, w)
 		if err != nil || len(values) > 1000 || len(strings.Join(values, "")) > maxValue {
 			values = []string{strings.Trim(raw, `"'`)}
 		}
@@ -280,12 +285,9 @@ func (r *shellReader) fields(list []*syntax.Word, base int) (out []word) {
 	return out
 }
 
-// braces expands {a,b}, unless that could be endless.
-func braces(w *syntax.Word, raw string) []*syntax.Word {
-	if strings.Contains(raw, "..") || strings.Count(raw, "{") > 4 || strings.Count(raw, ",") > 40 || !strings.Contains(raw, "{") {
-		return []*syntax.Word{w}
-	}
-	return expand.Braces(w)
+// endless says whether expanding a word's braces could have no end.
+func endless(raw string) bool {
+	return strings.Contains(raw, "{") && (strings.Contains(raw, "..") || strings.Count(raw, "{")-strings.Count(raw, "${") > 4 || strings.Count(raw, ",") > 40)
 }
 
 // unknown is the known variables and *, for those that the word names and
