@@ -6,7 +6,6 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
-	"time"
 
 	"davit/internal/rootfs"
 	"davit/internal/simulate"
@@ -73,26 +72,19 @@ func TestSimulatedHostsAreHealthy(t *testing.T) {
 	}
 }
 
-// A healthy host takes no longer than a person notices.
-func TestExamineIsQuick(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "host")
+// The whole examination of a healthy host with 8 GPUs; 150 ms is the goal.
+func BenchmarkExamine(b *testing.B) {
+	dir := filepath.Join(b.TempDir(), "host")
 	if _, err := simulate.Make(dir, simulate.Options{GPUs: 8, Model: "H100", SideTable: true, DRM: true, CacheEntries: 3000}); err != nil {
-		t.Fatal(err)
+		b.Fatal(err)
 	}
 	root, err := rootfs.Open(dir)
 	if err != nil {
-		t.Fatal(err)
+		b.Fatal(err)
 	}
-	best := time.Hour
-	for range 5 { // the machine may be busy
-		start := time.Now()
+	for b.Loop() {
 		if _, err := Examine(root, Options{}); err != nil {
-			t.Fatal(err)
+			b.Fatal(err)
 		}
-		best = min(best, time.Since(start))
-	}
-	t.Logf("%v for 8 GPUs", best)
-	if best > 150*time.Millisecond {
-		t.Errorf("a healthy host with 8 GPUs takes %v", best)
 	}
 }

@@ -50,10 +50,8 @@ type folders map[string]*os.File
 // open opens the folder p, nil if it does not exist but can be made.
 func (known folders) open(root *rootfs.Handle, p string) (*os.File, error) {
 	for at := p; ; at = path.Dir(at) {
-		f, ok := known[at]
-		if !ok {
-			var err error
-			f, err = root.Open(at, unix.O_PATH|unix.O_DIRECTORY)
+		if _, ok := known[at]; !ok {
+			f, err := root.Open(at, unix.O_PATH|unix.O_DIRECTORY)
 			switch {
 			case err == nil:
 				known[at] = f
