@@ -45,7 +45,7 @@ var layers = map[string]string{
 
 	"internal/simulate": "rootfs loader nvidia",
 	"internal/engine":   "rootfs jsonedit finding",
-	"internal/doctor":   "rootfs loader nvidia request plan cdi engine finding knowledge jsonedit simulate config",
+	"internal/doctor":   "rootfs loader nvidia request plan cdi engine finding knowledge jsonedit",
 	"internal/explain":  "finding knowledge",
 	"internal/lint":     "finding knowledge request",
 	"internal/image":    "finding knowledge request rootfs loader",
