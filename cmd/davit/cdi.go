@@ -263,13 +263,7 @@ func newCDIValidate() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if errorsIn(findings) > 0 {
-				return &exitError{exitErrors, nil}
-			}
-			if strict && slices.ContainsFunc(findings, func(f finding.Finding) bool { return f.Severity == finding.Warning }) {
-				return &exitError{exitWarnings, nil}
-			}
-			return nil
+			return verdict(findings, strict)
 		},
 	}
 	c.Flags().StringVar(&root, "root", "/", rootFlagUsage+"; given, files are compared with it")

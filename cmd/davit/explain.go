@@ -63,13 +63,7 @@ func newExplain() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if errorsIn(findings) > 0 {
-				return &exitError{exitErrors, nil}
-			}
-			if strict && slices.ContainsFunc(findings, func(f finding.Finding) bool { return f.Severity == finding.Warning }) {
-				return &exitError{exitWarnings, nil}
-			}
-			return nil
+			return verdict(findings, strict)
 		},
 	}
 	c.Flags().BoolVar(&asJSON, "json", false, "one JSON object, schema davit.explain/1")

@@ -116,13 +116,7 @@ func runLint(c *cobra.Command, args []string, o lintFlags) error {
 	if err := printLint(out, names, all, o); err != nil {
 		return err
 	}
-	if errorsIn(all) > 0 {
-		return &exitError{exitErrors, nil}
-	}
-	if o.strict && slices.ContainsFunc(all, func(f finding.Finding) bool { return f.Severity == finding.Warning }) {
-		return &exitError{exitWarnings, nil}
-	}
-	return nil
+	return verdict(all, o.strict)
 }
 
 func printLint(out io.Writer, names []string, all []finding.Finding, o lintFlags) error {

@@ -10,10 +10,12 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 
 	"github.com/spf13/cobra"
 
 	"davit/internal/config"
+	"davit/internal/finding"
 	"davit/internal/nvidia"
 	"davit/internal/rootfs"
 )
@@ -98,6 +100,20 @@ func newRoot() *cobra.Command {
 	})
 	root.AddCommand(newPlan(), newList(), newSetup(), newSimulate(), newCDI(), newDoctor(), newReport(), newWatch(), newExplain(), newLint())
 	return root
+}
+
+// verdict is the exit code that findings stand for.
+func verdict(list []finding.Finding, strict bool) error {
+	has := func(s finding.Severity) bool {
+		return slices.ContainsFunc(list, func(f finding.Finding) bool { return f.Severity == s })
+	}
+	switch {
+	case has(finding.Error):
+		return &exitError{exitErrors, nil}
+	case strict && has(finding.Warning):
+		return &exitError{exitWarnings, nil}
+	}
+	return nil
 }
 
 // loadConfig reads the host's config.toml, or, of another host given by

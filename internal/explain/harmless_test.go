@@ -38,7 +38,7 @@ func buildLog(r *rand.Rand) string {
 	return head + lines(r, 20, 200, func(i int) string {
 		return pick(r,
 			fmt.Sprintf("#%d [%d/9] RUN apt-get update && apt-get install -y --no-install-recommends git curl", i, i%9+1),
-			fmt.Sprintf("#%d %d.%03d Get:%d http://deb.debian.org/debian bookworm/main amd64 libc6-dev amd64 2.36-9 [1904 kB]", i, i, r.IntN(999), i),
+			fmt.Sprintf("#%d %d.%03d Get:%d http://deb.example.org/debian bookworm/main amd64 libc6-dev amd64 2.36-9 [1904 kB]", i, i, r.IntN(999), i),
 			fmt.Sprintf("#%d CACHED", i),
 			fmt.Sprintf("[ %d%%] Building CUDA object src/CMakeFiles/k.dir/kernel_%d.cu.o", i%100, i),
 			"warning: variable 'x' set but not used [-Wunused-but-set-variable]",
