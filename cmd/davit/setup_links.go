@@ -15,7 +15,7 @@ import (
 
 // programNames are the names that engines and configurations look for; each
 // becomes a link to davit-runtime.
-var programNames = []string{"nvidia-container-runtime", "nvidia-container-runtime-hook", "nvidia-container-toolkit"}
+var programNames = []string{"nvidia-container-runtime", "nvidia-container-runtime-hook", "nvidia-container-toolkit", "nvidia-cdi-hook", "nvidia-container-cli"}
 
 // link is a name to make for davit-runtime.
 type link struct {
