@@ -73,7 +73,7 @@ func Apply(t Target, e plan.Edits, o Options) (notes []string, err error) {
 	if err := j.prepare(); err != nil {
 		return nil, err
 	}
-	if err := inNamespace(j.mntns, j.openSources, j.edit, j.closeSources); err != nil {
+	if err := inNamespace(j.mntns, j.edit); err != nil {
 		return nil, err
 	}
 	// Inside a user namespace no engine can restrict devices, and nobody could allow them.
@@ -105,11 +105,9 @@ type job struct {
 	params   *source
 	null     *source
 	bind     bool // the old way to mount
-	// bindNodes: nodes are bound from the host, not made.
-	bindNodes bool
-	inUserNS  bool // this process is not in the first user namespace
-	rootUID   int  // who root of the container's user namespace is here; -1 if it has none of its own
-	rootGID   int
+	inUserNS bool // this process is not in the first user namespace
+	rootUID  int  // who root of the container's user namespace is here; -1 if it has none of its own
+	rootGID  int
 
 	// Of the container.
 	root    *rootfs.Handle
@@ -118,18 +116,13 @@ type job struct {
 }
 
 func (j *job) close() {
+	for _, s := range append(append(j.sources, j.nodes...), j.params, j.null) {
+		s.close()
+	}
 	for _, f := range []*os.File{j.proc, j.mntns} {
 		if f != nil {
 			f.Close()
 		}
-	}
-}
-
-// closeSources must run on the thread that opened them, whose descriptors are
-// its own.
-func (j *job) closeSources() {
-	for _, s := range append(append(j.sources, j.nodes...), j.params, j.null) {
-		s.close()
 	}
 }
 
@@ -158,7 +151,11 @@ func (j *job) prepare() error {
 	if err := unix.Stat("/dev", &st); err == nil {
 		j.hostDev = st.Dev
 	}
-	if j.bindNodes, err = j.userNamespace(pid); err != nil {
+	bindNodes, err := j.userNamespace(pid)
+	if err != nil {
+		return err
+	}
+	if err := j.openSources(bindNodes); err != nil {
 		return err
 	}
 	if text, err := readAt(j.proc, "mountinfo"); err != nil {
@@ -234,9 +231,7 @@ func (j *job) becomeRoot(uid, gid int) error {
 	return nil
 }
 
-// openSources opens all of the host that is mounted. Called on the thread that
-// will enter the container's namespace, before it does.
-func (j *job) openSources() error {
+func (j *job) openSources(bindNodes bool) error {
 	const safe = unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV
 	for _, m := range j.edits.Mounts {
 		s := &source{path: m.Source, folder: m.Folder, socket: m.Writable && !m.Folder, attr: safe}
@@ -248,7 +243,7 @@ func (j *job) openSources() error {
 			return err
 		}
 	}
-	if j.bindNodes {
+	if bindNodes {
 		for _, d := range j.edits.Devices {
 			// Read-only does not keep a program from writing to the device, but from chmod.
 			s := &source{path: d.Host, device: true, rdev: unix.Mkdev(d.Major, d.Minor),
@@ -282,22 +277,13 @@ func (j *job) openSources() error {
 	return nil
 }
 
-// inNamespace runs, on a thread of its own, before in the host's mount
-// namespace, f in the mount namespace ns, and after at the end in any case. The
+// inNamespace runs f on a thread of its own in the mount namespace ns. The
 // thread is never used again: its goroutine ends while it is locked.
-//
-// Its descriptors are its own as well: what they open must be closed by them.
-// The kernel enlarges a table of descriptors that several threads share only
-// after it has waited for all processors: 10 to 30 ms at the 65th.
-func inNamespace(ns *os.File, before, f func() error, after func()) error {
+func inNamespace(ns *os.File, f func() error) error {
 	return onSpareThread(func() error {
 		// setns(2) wants a working directory and root that no other thread shares.
-		if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_FILES); err != nil {
+		if err := unix.Unshare(unix.CLONE_FS); err != nil {
 			return fmt.Errorf("leave the host's working directory: %w; %s", err, hint(err))
-		}
-		defer after()
-		if err := before(); err != nil {
-			return err
 		}
 		if err := unix.Setns(int(ns.Fd()), unix.CLONE_NEWNS); err != nil {
 			return fmt.Errorf("enter the container's mount namespace: %w; %s", err, hint(err))

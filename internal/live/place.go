@@ -428,7 +428,7 @@ func mountID(f *os.File) (int, error) {
 		return int(st.Mnt_id), nil
 	}
 	// Kernels before 5.8.
-	text, err := os.ReadFile("/proc/thread-self/fdinfo/" + strconv.Itoa(int(f.Fd())))
+	text, err := os.ReadFile("/proc/self/fdinfo/" + strconv.Itoa(int(f.Fd())))
 	if err != nil {
 		return 0, err
 	}
