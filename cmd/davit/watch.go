@@ -128,7 +128,9 @@ func (w *watchFlags) complete() (dir string, err error) {
 		if !filepath.IsAbs(w.spec) || cdi.FormatOf(w.spec) == "" {
 			return "", &exitError{exitUsage, fmt.Errorf("--spec %q: want a whole path that ends in .yaml or .json", w.spec)}
 		}
-		o.Spec = host.Host(w.spec)
+		if o.Spec, err = host.Place(w.spec); err != nil {
+			return "", &exitError{exitNoAnswer, err}
+		}
 	}
 	if o.CDI.HookPath == "" {
 		o.CDI.HookPath = runtimePath()
@@ -136,7 +138,10 @@ func (w *watchFlags) complete() (dir string, err error) {
 	if conf.StateDir != config.Default().StateDir {
 		o.CDI.StateDir = conf.StateDir
 	}
-	o.DriverRoot, o.StateDir, o.Version = conf.DriverRoot, host.Host(conf.StateDir), version
+	if o.StateDir, err = host.Place(conf.StateDir); err != nil {
+		return "", &exitError{exitNoAnswer, err}
+	}
+	o.DriverRoot, o.Version = conf.DriverRoot, version
 	return dir, nil
 }
 

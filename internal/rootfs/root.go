@@ -20,6 +20,7 @@ import (
 	"strconv"
 	"strings"
 
+	securejoin "github.com/cyphar/filepath-securejoin"
 	"golang.org/x/sys/unix"
 )
 
@@ -112,6 +113,16 @@ func (r Root) Host(p string) string {
 		return p
 	}
 	return r.dir + path.Clean("/"+p)
+}
+
+// Place is where a file p of the host is to be made on this machine: like Host,
+// with the links in p resolved inside the root, and what does not exist yet
+// taken as it is written.
+func (r Root) Place(p string) (string, error) {
+	if r.dir == "" {
+		return p, nil
+	}
+	return securejoin.SecureJoin(r.dir, p)
 }
 
 // Resolve follows all links in p, inside the root, and gives the path inside
