@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"davit/internal/config"
+	"davit/internal/request"
 	"davit/internal/rootfs"
 )
 
@@ -276,37 +277,18 @@ func writeOut(c *cobra.Command, file string, text []byte) error {
 	return nil
 }
 
-// nearestKey is the key that takes the fewest changes.
+// nearestKey is the key that takes the fewest changes; a key's last part
+// counts for the whole if that alone was written.
 func nearestKey(key string) string {
 	best, least := "", -1
 	for k := range configKeys {
-		if d := distance(key, k); least < 0 || d < least || d == least && k < best {
+		d := request.Distance(key, k)
+		if key == k[strings.LastIndexByte(k, '.')+1:] {
+			d = 1
+		}
+		if least < 0 || d < least || d == least && k < best {
 			best, least = k, d
 		}
 	}
 	return best
-}
-
-// distance is Levenshtein's, with a key's last part counting for the whole if
-// that alone was written.
-func distance(a, b string) int {
-	if last := b[strings.LastIndexByte(b, '.')+1:]; a == last {
-		return 1
-	}
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := 1
-			if a[i] == b[j] {
-				cost = 0
-			}
-			diagonal, row[j+1] = row[j+1], min(row[j+1]+1, row[j]+1, diagonal+cost)
-		}
-	}
-	return row[len(b)]
 }

@@ -133,15 +133,16 @@ func nearest(word string, choices []string) string {
 	}
 	best, at := "", 4 // more than three changes are another word
 	for _, c := range choices {
-		if d := distance(word, c); d < at && d < len(c) {
+		if d := Distance(word, c); d < at && d < len(c) {
 			best, at = c, d
 		}
 	}
 	return best
 }
 
-// distance is the number of letters to change, add or drop.
-func distance(a, b string) int {
+// Distance is the number of bytes to change, add or drop to make one word of
+// another (Levenshtein): how far a misspelt name is from a valid one.
+func Distance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {
 		row[j] = j
